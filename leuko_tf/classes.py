@@ -1,0 +1,75 @@
+"""The 15 morphological classes of Matek et al. 2019: the one place that knows them.
+
+Everything else imports this module; it imports nothing of the project and nothing heavy.
+
+Source of codes and names: `abbreviations.txt` and the class table of TCIA
+AML-Cytomorphology_LMU, doi 10.7937/tcia.2019.36f5o9ld.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CellClass:
+    """One morphological class.
+
+    Attributes:
+      code: str. Three letters, as in the download's folder names.
+      name: str. English name, as in the paper's table.
+      lineage: str. Heading under which tables group the class.
+      colour: str. `#rrggbb`, the same in every plot.
+    """
+
+    code: str
+    name: str
+    lineage: str
+    colour: str
+
+
+# The order of the paper's table. It is also the order of the label feature, of the model's
+# outputs and of the probability columns: index 0 is NGS everywhere.
+CLASSES: tuple[CellClass, ...] = (
+    CellClass("NGS", "Neutrophil (segmented)", "granulocytes", "#1f77b4"),
+    CellClass("NGB", "Neutrophil (band)", "granulocytes", "#6baed6"),
+    CellClass("LYT", "Lymphocyte (typical)", "lymphocytes", "#2ca02c"),
+    CellClass("LYA", "Lymphocyte (atypical)", "lymphocytes", "#98df8a"),
+    CellClass("MON", "Monocyte", "monocytes", "#8c564b"),
+    CellClass("EOS", "Eosinophil", "granulocytes", "#ff7f0e"),
+    CellClass("BAS", "Basophil", "granulocytes", "#17becf"),
+    CellClass("MYO", "Myeloblast", "blasts", "#d62728"),
+    CellClass("PMO", "Promyelocyte", "granulocyte precursors", "#9467bd"),
+    CellClass("PMB", "Promyelocyte (bilobed)", "granulocyte precursors", "#c5b0d5"),
+    CellClass("MYB", "Myelocyte", "granulocyte precursors", "#e377c2"),
+    CellClass("MMZ", "Metamyelocyte", "granulocyte precursors", "#f7b6d2"),
+    CellClass("MOB", "Monoblast", "blasts", "#ff9896"),
+    CellClass("EBO", "Erythroblast", "erythroid", "#bcbd22"),
+    CellClass("KSC", "Smudge cell", "artefacts", "#7f7f7f"),
+)
+
+CODES: tuple[str, ...] = tuple(c.code for c in CLASSES)
+INDEX: dict[str, int] = {code: i for i, code in enumerate(CODES)}
+BY_CODE: dict[str, CellClass] = {c.code: c for c in CLASSES}
+
+# Maturation order within lineages, for tables and confusion matrices: neighbours in this order
+# are the cells that examiners confuse, so errors gather along the diagonal.
+LINEAGE_ORDER: tuple[str, ...] = (
+    "MYO", "PMO", "PMB", "MYB", "MMZ", "NGB", "NGS", "EOS", "BAS",
+    "MOB", "MON", "LYT", "LYA", "EBO", "KSC",
+)  # fmt: skip
+
+# The paper's two binary questions. A question's score is the sum of its classes' probabilities.
+BLAST: tuple[str, ...] = ("MYO", "MOB")
+# "Atypical": not expected in blood under physiological conditions. PMB belongs in by biology;
+# readers of the published network leave it out, hence the second, narrower group.
+ATYPICAL: tuple[str, ...] = ("MYO", "MOB", "PMO", "PMB", "MYB", "MMZ", "EBO", "LYA")
+ATYPICAL_WITHOUT_PMB: tuple[str, ...] = tuple(c for c in ATYPICAL if c != "PMB")
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "blast": BLAST,
+    "atypical": ATYPICAL,
+    "atypical_without_pmb": ATYPICAL_WITHOUT_PMB,
+}
+
+# Values that a re-annotation can take besides a code.
+UNCERTAIN = "UNC"  # the examiner could not assign a class
+NOT_REANNOTATED = "none"  # written `nan` in annotations.dat
+REANNOTATIONS: tuple[str, ...] = (*CODES, UNCERTAIN, NOT_REANNOTATED)

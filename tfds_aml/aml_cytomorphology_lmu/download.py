@@ -1,0 +1,267 @@
+"""Reads the download folder of AML-Cytomorphology_LMU: what is listed, what is there, which fold.
+
+`read_download` is the one entry. It opens no image; `tfds_aml.images` does.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from leuko_tf.classes import CODES, NOT_REANNOTATED, UNCERTAIN
+from tfds_aml.folds import FOLDS, folds_by_image, stratified_folds
+from tfds_aml.problems import BadDownloadError, Problems
+
+ANNOTATIONS = "annotations.dat"
+FOLD_FOLDER = "folds"
+SYNTHETIC_MARK = "SYNTHETIC.json"
+LEVELS_BELOW = 2
+
+PUBLISHED_FOLDS = "published lists (folds/fold1.txt ... fold5.txt)"
+ASSIGNED_FOLDS = "assigned by the builder, stratified by class"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One line of annotations.dat.
+
+    Attributes:
+      path: str. Path within the download, the image's id, such as `BAS/BAS_0021.tiff`.
+      label: str. One of the 15 codes.
+      reannotation_1: str. One of the 15 codes, `UNC` or `none`.
+      reannotation_2: str. Likewise.
+    """
+
+    path: str
+    label: str
+    reannotation_1: str
+    reannotation_2: str
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An annotated image that is there.
+
+    Attributes:
+      annotation: Annotation. Its line.
+      file: Path. Where it lies.
+      fold: int. 1 to 5.
+    """
+
+    annotation: Annotation
+    file: Path
+    fold: int
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a download folder holds.
+
+    Attributes:
+      images: list of ListedImage, in the order of annotations.dat.
+      listed: int. Lines of annotations.dat.
+      fold_source: str. Where the folds come from.
+      synthetic: bool. Whether the images were drawn, by the mark that the drawing leaves.
+    """
+
+    images: list[ListedImage]
+    listed: int
+    fold_source: str
+    synthetic: bool
+
+    @property
+    def missing(self) -> int:
+        """Number of listed images that are not there."""
+        return self.listed - len(self.images)
+
+
+def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> Download:
+    """Reads annotations, image paths and folds.
+
+    Args:
+      folder: the download, or a folder one or two levels above it.
+      problems: takes what is wrong with lines, files and fold lists.
+      allow_missing: whether listed images may be absent.
+
+    Returns:
+      The images without a problem of their own.
+
+    Raises:
+      BadDownloadError: if annotations.dat or the class folders are not found, or in several
+        places.
+    """
+    annotation_file = _only(_annotation_files(folder), f"file {ANNOTATIONS}", folder)
+    annotations = read_annotations(annotation_file, problems)
+    files = _image_files(_only(_image_roots(folder), "set of class folders with TIFFs", folder))
+
+    file_by_key: dict[str, Path] = {}
+    listed_keys = {_key(a.path) for a in annotations}
+    for path, file in files:
+        key = _key(path)
+        if key not in listed_keys:
+            problems.add(f"unlisted image: in the folder, not in {ANNOTATIONS}", str(file))
+        elif key in file_by_key:
+            problems.add("two files for one listed image: delete one", str(file))
+        file_by_key.setdefault(key, file)
+
+    present = [
+        ListedImage(a, file_by_key[_key(a.path)], fold=0)
+        for a in annotations
+        if _key(a.path) in file_by_key
+    ]
+    if not allow_missing:
+        for annotation in annotations:
+            if _key(annotation.path) not in file_by_key:
+                problems.add(
+                    f"missing image: in {ANNOTATIONS}, not in the folder (complete the download, "
+                    "or build the configuration `available`)",
+                    annotation.path,
+                )
+    images, fold_source = _with_folds(present, listed_keys, _fold_folder(folder), problems)
+    mark = annotation_file.parent / SYNTHETIC_MARK
+    return Download(images, len(annotations), fold_source, _is_synthetic(mark))
+
+
+def read_annotations(file: Path, problems: Problems) -> list[Annotation]:
+    """Parses annotations.dat: path, label and two re-annotations, separated by one space.
+
+    Args:
+      file: annotations.dat.
+      problems: takes malformed lines, unknown codes, labels that contradict the folder, and
+        images listed twice.
+
+    Returns:
+      The lines without a problem.
+    """
+    annotations = []
+    seen: dict[str, int] = {}
+    lines = file.read_text(encoding="utf-8", errors="replace").rstrip("\r\n").splitlines()
+    for number, line in enumerate(lines, 1):
+        annotation, problem = _parse(line)
+        if annotation and (first := seen.setdefault(_key(annotation.path), number)) != number:
+            problem = f"image listed twice in {ANNOTATIONS} (first in line {first})"
+        if problem:
+            problems.add(problem, f"line {number}: {line!r}")
+        elif annotation:
+            annotations.append(annotation)
+    return annotations
+
+
+def _parse(line: str) -> tuple[Annotation | None, str | None]:
+    fields = line.split(" ")
+    folder, _, name = fields[0].partition("/")
+    if len(fields) != 4 or not all(fields) or not _is_tiff(name) or "/" in name:
+        return None, "malformed line: not `FOLDER/FILE.tiff CODE CODE CODE`"
+    path, label, *reannotations = fields
+    first, second = (NOT_REANNOTATED if r == "nan" else r for r in reannotations)
+    if label not in CODES or not {first, second} <= {*CODES, UNCERTAIN, NOT_REANNOTATED}:
+        return None, "unknown code: not one of " + " ".join(CODES) + " (or UNC or nan, behind them)"
+    if label != folder:
+        return None, "label that contradicts the image's folder"
+    return Annotation(path, label, first, second), None
+
+
+def _with_folds(
+    images: list[ListedImage], listed_keys: set[str], fold_folder: Path | None, problems: Problems
+) -> tuple[list[ListedImage], str]:
+    """Puts each image into its fold, by the lists where there are some."""
+    if fold_folder is None:
+        folds = stratified_folds({i.annotation.path: i.annotation.label for i in images})
+        return [replace(i, fold=folds[i.annotation.path]) for i in images], ASSIGNED_FOLDS
+
+    lists = {k: fold_folder / f"fold{k}.txt" for k in FOLDS}
+    absent = [str(file) for file in lists.values() if not file.is_file()]
+    for file in absent:
+        problems.add("missing fold list: put all five there, or none", file)
+    if absent:
+        return [], PUBLISHED_FOLDS
+    names = {k: file.read_text().split() for k, file in lists.items()}
+    folds_by_name = folds_by_image({k: [_stem(n) for n in names[k]] for k in FOLDS})
+
+    for key in sorted(folds_by_name.keys() - {_stem(k) for k in listed_keys}):
+        problems.add(f"fold list names an image that {ANNOTATIONS} does not", key)
+    placed = []
+    for image in images:
+        found = folds_by_name.get(_stem(image.annotation.path), [])
+        if len(found) == 1:
+            placed.append(replace(image, fold=found[0]))
+        else:
+            kind = "image in several fold lists" if found else "image in none of the fold lists"
+            problems.add(kind, image.annotation.path)
+    return placed, PUBLISHED_FOLDS
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """The folder and those one and two levels below it, in sorted order, hidden ones left out."""
+    yield folder
+    level = [folder]
+    for _ in range(LEVELS_BELOW):
+        level = sorted(
+            d for f in level for d in f.iterdir() if d.is_dir() and not d.name.startswith(".")
+        )
+        yield from level
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    return [f / ANNOTATIONS for f in _folders(folder) if (f / ANNOTATIONS).is_file()]
+
+
+def _fold_folder(folder: Path) -> Path | None:
+    found = [f / FOLD_FOLDER for f in _folders(folder) if (f / FOLD_FOLDER).is_dir()]
+    return _only(found, f"folder {FOLD_FOLDER}", folder) if found else None
+
+
+def _image_roots(folder: Path) -> list[Path]:
+    def has_images(class_folder: Path) -> bool:
+        return class_folder.is_dir() and any(_is_tiff(f.name) for f in class_folder.iterdir())
+
+    return [f for f in _folders(folder) if any(has_images(f / code) for code in CODES)]
+
+
+def _image_files(root: Path) -> list[tuple[str, Path]]:
+    """(path within the download, file) of every TIFF under the image root, sorted."""
+    return [
+        (str(f.relative_to(root)), f)
+        for f in sorted(root.rglob("*"))
+        if _is_tiff(f.name) and f.is_file()
+    ]
+
+
+def _only(found: list[Path], what: str, folder: Path) -> Path:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise BadDownloadError(
+            f"No {what} in {folder} or up to {LEVELS_BELOW} levels below it. Name the folder "
+            "of the TCIA download (--manual_dir)."
+        )
+    places = "".join(f"\n    {f}" for f in found)
+    raise BadDownloadError(
+        f"{len(found)} places in {folder} hold a {what}; name the folder of one download:{places}"
+    )
+
+
+def _is_tiff(name: str) -> bool:
+    return name.lower().endswith((".tiff", ".tif")) and not name.startswith(".")
+
+
+def _key(path: str) -> str:
+    """Path without its endings: some copies of the data hold files named `.tiff.tiff`."""
+    while _is_tiff(path):
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _stem(path: str) -> str:
+    return _key(path).rpartition("/")[2]
+
+
+def _is_synthetic(mark: Path) -> bool:
+    return mark.is_file() and bool(json.loads(mark.read_text()).get("synthetic"))
+
+
+def count_by_class(images: Iterable[ListedImage]) -> dict[str, int]:
+    """Number of images of each code, in the order of the paper's table; zero where none."""
+    counts = Counter(image.annotation.label for image in images)
+    return {code: counts[code] for code in CODES}

@@ -1,0 +1,60 @@
+"""Bad input of a data set, collected and told at once."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+NAMED_PER_KIND = 10
+
+
+class BadDownloadError(ValueError):
+    """The download folder cannot be built; the message says what, where and what to do."""
+
+
+class Problems:
+    """Collects what is wrong with a download, then raises one error for all of it."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._where_by_kind: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, where: str) -> None:
+        """Notes one problem.
+
+        Args:
+          kind: str. What is wrong and what to do, as a heading; problems of a kind are counted.
+          where: str. File or line.
+        """
+        self._where_by_kind[kind].append(where)
+
+    def raise_if_any(self) -> None:
+        """Raises `BadDownloadError` that counts all problems and names ten of each kind."""
+        count = sum(len(where) for where in self._where_by_kind.values())
+        if not count:
+            return
+        lines = [f"{self._folder} cannot be built: {count:,} problem{'s' if count > 1 else ''}."]
+        for kind, where in self._where_by_kind.items():
+            lines.append(f"- {len(where):,} x {kind}")
+            lines.extend(f"    {w}" for w in where[:NAMED_PER_KIND])
+            if len(where) > NAMED_PER_KIND:
+                lines.append(f"    ... and {len(where) - NAMED_PER_KIND:,} more")
+        raise BadDownloadError("\n".join(lines))
+
+
+def show_message_only_in_tfds_command() -> None:
+    """Under the `tfds` command, prints a `BadDownloadError` without its stack trace.
+
+    The command lets exceptions run through to the interpreter; thirty lines of TFDS' own frames
+    would hide the one message that tells what to mend. In a notebook or a script nothing changes.
+    """
+    if Path(sys.argv[0]).name != "tfds":
+        return
+    previous = sys.excepthook
+
+    def hook(kind, error, trace):
+        if isinstance(error, BadDownloadError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    sys.excepthook = hook
