@@ -1,0 +1,266 @@
+"""Draw one synthetic cell with its surroundings, and the mask that says what is what."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfds_aml.synthetic_smear.background import GRID, draw_background
+from tfds_aml.synthetic_smear.morphology import CHROMATIN_RAMP, MORPHOLOGY, Colour, Morphology
+from tfds_aml.synthetic_smear.nucleus import (
+    CENTRE,
+    TILE,
+    fill,
+    nucleus_mask,
+    outline,
+    rotate,
+    soften,
+)
+from tfds_aml.synthetic_smear.textures import (
+    GRID_PER_UM,
+    Field,
+    crop,
+    granule_bank,
+    noise_bank,
+    sensor_noise_bank,
+)
+
+SIDE = 400  # pixels of an image, as in the download
+BACKGROUND, CYTOPLASM, NUCLEUS = 0, 1, 2  # values of a mask
+
+_PLASMA = np.array([243.0, 237.0, 237.0])  # the pale background, R, G, B
+_RAMP_AT = np.linspace(0, 1, 256)
+_RAMP = np.stack(
+    [
+        np.interp(_RAMP_AT, [p for p, _ in CHROMATIN_RAMP], [c[i] / 255 for _, c in CHROMATIN_RAMP])
+        for i in range(3)
+    ]
+).astype(np.float32)
+
+
+def draw_cell(
+    code: str, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a synthetic cell of a class among red cells.
+
+    Everything that varies but is not morphology (place, red cells, tint, illumination, focus,
+    noise) is drawn without a look at the class.
+
+    Args:
+      code: str. One of `leuko_tf.classes.CODES`.
+      rng: source of all randomness; the result is a function of its state alone.
+
+    Returns:
+      (rgb, mask): uint8 array (400, 400, 3), R, G, B in 0..255, 14 pixels per µm; and uint8 array
+      (400, 400) of `BACKGROUND`, `CYTOPLASM` and `NUCLEUS`.
+
+    Raises:
+      KeyError: `code` is not in the table of morphology.
+    """
+    row = MORPHOLOGY[code]
+    mean, deviation = row.cell_um
+    diameter_um = mean + deviation * float(np.clip(rng.standard_normal(), -2, 2))
+    radius = diameter_um / 2 * GRID_PER_UM
+    corner_x, corner_y = ((GRID - TILE) // 2 + rng.integers(-5, 6, 2)).tolist()
+    light = draw_background(rng, (corner_x + CENTRE, corner_y + CENTRE), radius)
+    tile = light[:, corner_y : corner_y + TILE, corner_x : corner_x + TILE]
+    if row.nucleus == "smudge":
+        cell = nucleus = _draw_smudge(tile, row, radius, rng)
+    else:
+        cell, nucleus = _draw_whole_cell(tile, row, radius, rng)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    inner = mask[2 * corner_y : 2 * (corner_y + TILE), 2 * corner_x : 2 * (corner_x + TILE)]
+    inner[_enlarged(cell) > 0.5] = CYTOPLASM
+    inner[_enlarged(nucleus) > 0.5] = NUCLEUS
+    return _photograph(light, rng), mask
+
+
+def _enlarged(field: Field) -> Field:
+    return cv2.resize(field, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+
+
+def _blend(tile: Field, colour: Colour, alpha: Field) -> None:
+    """Lay one colour (0..255) over a tile (3, TILE, TILE) with opacity `alpha` (TILE, TILE)."""
+    for plane, value in zip(tile, colour, strict=True):
+        plane += alpha * (np.float32(value / 255) - plane)
+
+
+def _chromatin(row: Morphology, rng: np.random.Generator) -> Field:
+    """Density of the chromatin on `CHROMATIN_RAMP`: float32 (TILE, TILE)."""
+    grain = crop(noise_bank(row.chromatin_um), TILE, rng)
+    density = np.float32(row.density + rng.normal(0, 0.04)) + row.chromatin_contrast * grain
+    density += np.float32(0.05) * crop(noise_bank(1.2), TILE, rng)
+    return density.astype(np.float32)
+
+
+def _blend_chromatin(tile: Field, density: Field, alpha: Field) -> None:
+    """Lay chromatin over a tile; `density` (TILE, TILE) is looked up on the ramp."""
+    index = np.clip(density * 255, 0, 255).astype(np.uint8)
+    for plane, ramp in zip(tile, _RAMP, strict=True):
+        plane += alpha * (cv2.LUT(index, ramp) - plane)
+
+
+def _draw_whole_cell(
+    tile: Field, row: Morphology, radius: float, rng: np.random.Generator
+) -> tuple[Field, Field]:
+    """Draw cytoplasm, nucleus and granules over a tile; returns both masks, 0..1."""
+    edge = outline(rng, radius, row.elongation, row.irregularity)
+    cell = soften(fill(edge), rng, wobble=row.irregularity)
+    nucleus, crease, offset = nucleus_mask(row, radius, rng)
+    np.minimum(nucleus, cell, out=nucleus)
+    _draw_cytoplasm(tile, row, cell, radius, offset, rng)
+    if row.vacuoles[1]:
+        _draw_vacuoles(tile, row, cell, radius, rng)
+    density = _chromatin(row, rng)
+    if row.nucleoli[1]:
+        _pale_nucleoli(density, row, radius, offset, rng)
+    if crease is not None:
+        density -= crease.astype(np.float32) * np.float32(0.32 / 255)
+    _blend_chromatin(tile, density, nucleus)
+    if row.granules is not None:
+        grains = crop(granule_bank(row.granules.diameter_um, row.granules.per_um2), TILE, rng)
+        opacity = np.float32(row.granules.opacity * rng.uniform(0.85, 1.1))
+        fade = np.float32(1 - row.granules.over_nucleus)
+        alpha = np.minimum(grains * opacity, 1) * (cell - fade * nucleus)
+        _blend(tile, row.granules.colour, alpha)
+    return cell, nucleus
+
+
+def _draw_cytoplasm(
+    tile: Field,
+    row: Morphology,
+    cell: Field,
+    radius: float,
+    offset: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> None:
+    """Cytoplasm of uneven colour, deeper at the membrane, paler in the Golgi zone."""
+    inside = cv2.blur(cell, (15, 15))  # falls from 1 to 0.5 over the last µm below the membrane
+    depth = np.float32(1 + 0.25 * row.rim) + np.float32(0.1) * crop(noise_bank(0.8), TILE, rng)
+    if row.rim:
+        depth += np.float32(1.2 * row.rim) * (np.float32(0.85) - inside)
+    else:
+        depth += np.float32(0.25) * (np.float32(0.85) - inside)
+    if row.hof:
+        x, y = CENTRE - 0.9 * offset
+        pale = np.zeros((TILE, TILE), np.float32)
+        cv2.circle(pale, (round(x), round(y)), round(radius * 0.3), float(row.hof), -1)
+        depth -= cv2.blur(pale, (21, 21))
+    for plane, value in zip(tile, row.cytoplasm, strict=True):
+        shade = np.float32(value / 255 - 1) * depth
+        shade += np.float32(1)
+        plane += cell * (shade - plane)
+
+
+def _draw_vacuoles(
+    tile: Field, row: Morphology, cell: Field, radius: float, rng: np.random.Generator
+) -> None:
+    """Clear, round vacuoles of 0.6 to 1.3 µm, most of them in the outer half of the cell."""
+    canvas = np.zeros((TILE, TILE), np.uint8)
+    for _ in range(int(rng.integers(row.vacuoles[0], row.vacuoles[1] + 1))):
+        angle, distance = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.6, 0.9)
+        x, y = CENTRE + distance * math.cos(angle), CENTRE + distance * math.sin(angle)
+        size = rng.uniform(0.3, 0.65) * GRID_PER_UM
+        centre = (round(x * 16), round(y * 16))
+        cv2.circle(canvas, centre, round(size * 16), 220, -1, cv2.LINE_AA, 4)
+    alpha = cv2.GaussianBlur(canvas, (0, 0), 0.8).astype(np.float32)
+    alpha *= cell * np.float32(1 / 255)
+    _blend(tile, (248, 242, 248), alpha)
+
+
+def _pale_nucleoli(
+    density: Field,
+    row: Morphology,
+    radius: float,
+    offset: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> None:
+    """Lower the density in one to three round spots, ringed by condensed chromatin."""
+    number = int(rng.integers(row.nucleoli[0], row.nucleoli[1] + 1))
+    canvas = np.zeros((TILE, TILE), np.uint8)
+    ring = np.zeros((TILE, TILE), np.uint8)
+    first = rng.uniform(0, 2 * math.pi)
+    for i in range(number):
+        # Around the middle of the nucleus and apart from each other.
+        angle = first + i * 2 * math.pi / number
+        reach = radius * row.nucleus_ratio[0] * (rng.uniform(0, 0.35) if number == 1 else 0.45)
+        x, y = CENTRE + offset + reach * np.array([math.cos(angle), math.sin(angle)])
+        size = row.nucleolus_um / 2 * GRID_PER_UM * rng.uniform(0.85, 1.15)
+        centre = (round(x * 16), round(y * 16))
+        cv2.circle(ring, centre, round((size + 3) * 16), 255, -1, cv2.LINE_AA, 4)
+        cv2.circle(canvas, centre, round(size * 16), 255, -1, cv2.LINE_AA, 4)
+    density += cv2.blur(ring, (5, 5)).astype(np.float32) * np.float32(0.1 / 255)
+    density -= cv2.blur(canvas, (5, 5)).astype(np.float32) * np.float32(0.42 / 255)
+
+
+def _draw_smudge(
+    tile: Field, row: Morphology, radius: float, rng: np.random.Generator
+) -> Field:
+    """Draw a burst nucleus, frayed into streaks on one side; returns its mask, 0..1."""
+    angle = rng.uniform(0, 2 * math.pi)
+    body = outline(rng, 0.8 * radius, row.elongation, row.irregularity)
+    canvas = fill(body)
+    # Streaks run along x here and are turned with the whole smudge.
+    y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
+    tail = np.clip(1.05 - np.hypot(x - 0.35 * radius, y * 1.3) / radius, 0, 1)
+    tail *= np.float32(rng.uniform(0.9, 1.6))
+    shape = cv2.GaussianBlur(canvas, (0, 0), 2.5).astype(np.float32) * np.float32(1 / 255)
+    streaks = crop(noise_bank(0.3, 8.0), TILE, rng)
+    # Frayed where the tail is: the streaks decide there what is left.
+    frayed = np.clip(x / radius + 0.45, 0, 1)
+    shape = np.maximum(shape, tail * frayed)
+    shape += np.float32(0.45) * streaks * frayed
+    shape += np.float32(0.12) * crop(noise_bank(0.5), TILE, rng)
+    alpha = np.clip((shape - 0.5) * 1.8 + 0.5, 0, 1)
+    alpha *= np.clip((0.96 * CENTRE - np.hypot(x, y)) / 6, 0, 1)
+    density = _chromatin(row, rng) - np.float32(0.1) * frayed
+    density += np.float32(0.06) * streaks
+    matrix = cv2.getRotationMatrix2D((CENTRE - 0.5, CENTRE - 0.5), math.degrees(angle), 1.0)
+    alpha = cv2.warpAffine(alpha.astype(np.float32), matrix, (TILE, TILE))
+    density = cv2.warpAffine(density, matrix, (TILE, TILE), borderMode=cv2.BORDER_REFLECT)
+    _blend_chromatin(tile, density, alpha * np.float32(0.92))
+    return alpha
+
+
+def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Stain strength and tint, illumination, focus and sensor noise: the same for every class.
+
+    Args:
+      light: float32 array (3, GRID, GRID), transmitted light in 0..1.
+      rng: source of all randomness.
+
+    Returns:
+      uint8 array (SIDE, SIDE, 3).
+    """
+    slope_x, slope_y = rng.uniform(-0.03, 0.03, 2)
+    ramp = np.linspace(-1, 1, GRID, dtype=np.float32)
+    lamp = (255 * (1 + slope_x * ramp + slope_y * ramp[:, None] - 0.03)).astype(np.float32)
+    planes = [np.clip(plane * lamp, 0, 255).astype(np.uint8) for plane in light]
+    image = cv2.merge(planes)
+    image = cv2.GaussianBlur(image, (0, 0), _defocus_um(rng) * GRID_PER_UM)
+    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    image = cv2.LUT(image, _stain_curve(rng))
+    strength = rng.uniform(0.06, 0.16)  # of a bank with SD 20: noise of SD 1.2 to 3.2
+    noise = np.ascontiguousarray(crop(sensor_noise_bank(), SIDE, rng))
+    return cv2.addWeighted(image, 1, noise, strength, -128 * strength)
+
+
+def _defocus_um(rng: np.random.Generator) -> float:
+    """SD of the blur in µm: four images in five are sharp, the others visibly out of focus.
+
+    At most 0.38 µm, so that structures from about 0.5 µm, which make the classes, stay visible.
+    """
+    return rng.uniform(0.07, 0.13) if rng.random() < 0.8 else rng.uniform(0.15, 0.38)
+
+
+def _stain_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Per-image strength of the stain, its tint and the plasma's colour: a table (1, 256, 3).
+
+    A stain's strength multiplies optical density, so it is an exponent of transmitted light.
+    """
+    strength = rng.uniform(0.85, 1.15) * np.exp(rng.normal(0, 0.05, 3))
+    white = _PLASMA + rng.normal(0, 3) + rng.normal(0, 1.5, 3)
+    levels = (np.arange(256) / (255 * 0.97)).clip(0, 1.03)
+    curve = white * levels[:, None] ** strength
+    return np.clip(curve, 0, 255).round().astype(np.uint8)[None]

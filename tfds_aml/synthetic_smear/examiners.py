@@ -1,0 +1,46 @@
+"""Two simulated examiners who look at some images again, and disagree as examiners do."""
+
+import numpy as np
+
+from leuko_tf.classes import UNCERTAIN
+
+# What a class is confused with, most likely first: neighbours in maturation or look-alikes, as
+# morphologists name them (remembered textbook knowledge, not counted from any data).
+NEIGHBOURS: dict[str, tuple[str, ...]] = {
+    "NGS": ("NGB", "EOS"),
+    "NGB": ("NGS", "MMZ"),
+    "LYT": ("LYA", "MYO"),
+    "LYA": ("LYT", "MON", "MYO"),
+    "MON": ("MOB", "MYO", "LYA"),
+    "EOS": ("NGS", "BAS"),
+    "BAS": ("EOS", "NGS"),
+    "MYO": ("MOB", "LYT", "MON", "PMO"),
+    "PMO": ("MYB", "MYO", "PMB"),
+    "PMB": ("PMO", "MON", "MYO"),
+    "MYB": ("MMZ", "PMO"),
+    "MMZ": ("MYB", "NGB", "MON"),
+    "MOB": ("MON", "MYO"),
+    "EBO": ("LYT",),
+    "KSC": ("LYT", "MYO"),
+}
+REANNOTATED_SHARE = 0.1
+# (agrees with the label, could not assign) of examiner 1 and examiner 2; what is left is confused
+# with a neighbour. Chosen, in the range that studies of repeated differentials report.
+EXAMINERS: tuple[tuple[float, float], ...] = ((0.85, 0.03), (0.80, 0.10))
+
+
+def reannotate(code: str, rng: np.random.Generator) -> tuple[str, str]:
+    """What examiner 1 and examiner 2 say of an image whose label is `code`: codes or `UNC`."""
+    first, second = (_look(code, *examiner, rng) for examiner in EXAMINERS)
+    return first, second
+
+
+def _look(code: str, agrees: float, uncertain: float, rng: np.random.Generator) -> str:
+    chance = rng.random()
+    if chance < agrees:
+        return code
+    if chance < agrees + uncertain:
+        return UNCERTAIN
+    neighbours = NEIGHBOURS[code]
+    weights = 0.5 ** np.arange(len(neighbours))
+    return str(rng.choice(neighbours, p=weights / weights.sum()))

@@ -1,0 +1,207 @@
+"""Outlines of cells and the shapes of their nuclei, as soft masks.
+
+All coordinates are pixels of the drawing grid in a square tile of side `TILE` around the cell.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tfds_aml.synthetic_smear.morphology import Morphology
+from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, noise_bank
+
+TILE = 160  # 22.9 µm: the largest cell and its edge
+CENTRE = TILE / 2
+_ANGLES = np.linspace(0, 2 * math.pi, 72, endpoint=False)
+
+
+def outline(
+    rng: np.random.Generator, radius: float, elongation: float, irregularity: float
+) -> NDArray[np.float64]:
+    """A closed, smooth, wavy outline around (0, 0).
+
+    Args:
+      rng: source of all randomness.
+      radius: float > 0. Mean radius.
+      elongation: float >= 1. Upper limit of long axis / short axis.
+      irregularity: float >= 0. Relative amplitude of the waves.
+
+    Returns:
+      float64 array (72, 2) of x, y.
+    """
+    orders = np.arange(2, 8)
+    amplitudes = irregularity * rng.standard_normal(6) / orders**0.8
+    phases = rng.uniform(0, 2 * math.pi, 6)
+    waves = (amplitudes[:, None] * np.cos(orders[:, None] * _ANGLES + phases[:, None])).sum(0)
+    radii = radius * np.clip(1 + waves, 0.7, 1.3)
+    stretch = math.sqrt(rng.uniform(1, elongation))
+    points = np.stack(
+        [radii * np.cos(_ANGLES) * stretch, radii * np.sin(_ANGLES) / stretch], axis=1
+    )
+    return rotate(points, rng.uniform(0, 2 * math.pi))
+
+
+def rotate(points: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
+    """Points (n, 2) turned by `angle` radians about (0, 0)."""
+    c, s = math.cos(angle), math.sin(angle)
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def _fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Points about (0, 0) as cv2's sub-pixel coordinates (shift=4) in the tile."""
+    return np.round((points + CENTRE) * 16).astype(np.int32)
+
+
+def fill(points: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A filled polygon, anti-aliased: uint8 array (TILE, TILE), 0..255."""
+    canvas = np.zeros((TILE, TILE), np.uint8)
+    cv2.fillPoly(canvas, [_fixed_point(points)], 255, cv2.LINE_AA, 4)
+    return canvas
+
+
+def stroke(
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], width: float, value: int = 255
+) -> None:
+    """Draw an open line with round ends, `width` pixels wide, into `canvas`."""
+    thickness = max(1, round(width))
+    cv2.polylines(canvas, [_fixed_point(points)], False, value, thickness, cv2.LINE_AA, 4)
+
+
+def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 0.12) -> Field:
+    """Round corners off, roughen the edge a little and keep it one or two pixels wide.
+
+    Returns:
+      float32 array (TILE, TILE), 0 outside to 1 inside.
+    """
+    smooth = cv2.GaussianBlur(canvas, (0, 0), 1.6).astype(np.float32)
+    smooth *= np.float32(1 / 255)
+    smooth += np.float32(wobble) * crop(noise_bank(0.5), TILE, rng)
+    smooth -= np.float32(0.5)
+    smooth *= np.float32(2.6)
+    smooth += np.float32(0.5)
+    return np.asarray(np.clip(smooth, 0, 1, out=smooth))
+
+
+def nucleus_mask(
+    row: Morphology, cell_radius: float, rng: np.random.Generator
+) -> tuple[Field, NDArray[np.uint8] | None, NDArray[np.float64]]:
+    """The nucleus of a cell that has cytoplasm.
+
+    Args:
+      row: the class's row of the table; any `nucleus` but "smudge".
+      cell_radius: float. Radius of the cell in pixels of the drawing grid.
+      rng: source of all randomness.
+
+    Returns:
+      (mask, crease, offset): float32 (TILE, TILE) in 0..1; a uint8 (TILE, TILE) mask of a crease or
+      cleft in 0..255, or None; and the nucleus's offset from the cell's centre, float64 (2,).
+    """
+    radius = cell_radius * rng.uniform(*row.nucleus_ratio)
+    direction = rng.uniform(0, 2 * math.pi)
+    distance = rng.uniform(*row.eccentricity) * (cell_radius - radius)
+    offset = distance * np.array([math.cos(direction), math.sin(direction)])
+    crease = None
+    if row.nucleus == "lobed":
+        canvas = _lobes(row, radius, offset, rng)
+    elif row.nucleus == "band":
+        canvas = _band(row, radius, offset, rng)
+    else:
+        # An indentation faces the larger part of the cytoplasm, where the Golgi zone lies.
+        canvas, crease = _indented(row, radius, offset, direction + math.pi, rng)
+    return soften(canvas, rng), crease, offset
+
+
+def _lobes(
+    row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Lobes on a ring that is left open, each joined to the next by a filament."""
+    number = int(rng.integers(row.lobes[0], row.lobes[1] + 1))
+    lobe = row.lobe_um / 2 * GRID_PER_UM * radius / (GRID_PER_UM * row.cell_um[0] * 0.37)
+    lobe *= {2: 1.0, 3: 1.08, 4: 0.97, 5: 0.88}[number]
+    gap = rng.uniform(2.4, 3.3) if number == 2 else 2 * math.pi / number * rng.uniform(0.9, 1.0)
+    angles = rng.uniform(0, 2 * math.pi) + gap * np.arange(number) + rng.normal(0, 0.1, number)
+    ring = (radius - lobe) * rng.uniform(0.88, 1.08, number)
+    centres = offset + ring[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    canvas = np.zeros((TILE, TILE), np.uint8)
+    filament = rng.uniform(0.55, 0.8) * GRID_PER_UM
+    if row.lobe_um > 4:  # plump lobes hang together by a broader bridge
+        filament *= 1.5
+    stroke(canvas, centres, filament)
+    for centre, angle in zip(centres, angles, strict=True):
+        size = lobe * rng.uniform(0.88, 1.12)
+        blob = outline(rng, size, 1.0, 0.08)
+        blob *= (1, rng.uniform(1.05, 1.35))  # longer along the ring than across it
+        cv2.fillPoly(canvas, [_fixed_point(rotate(blob, angle) + centre)], 255, cv2.LINE_AA, 4)
+    return canvas
+
+
+def _band(
+    row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A ribbon of even width, bent to a C, a U or an S."""
+    width = row.lobe_um * GRID_PER_UM * rng.uniform(0.88, 1.12)
+    reach = radius - width / 2
+    t = np.linspace(-1, 1, 24)
+    shape = rng.integers(0, 3)
+    if shape == 0:  # C: most of a circle
+        half = rng.uniform(1.9, 2.35)
+        points = reach * np.stack([np.cos(half * t), np.sin(half * t)], axis=1)
+    elif shape == 1:  # U: half a circle with straight arms
+        a = np.clip(t * 1.6, -1, 1) * math.pi / 2
+        arm = np.maximum(np.abs(t) - 1 / 1.6, 0) * reach * rng.uniform(1.8, 2.4)
+        points = np.stack(
+            [reach * np.cos(a) * 0.9 - arm, reach * np.sin(a) * rng.uniform(0.75, 0.9)], axis=1
+        )
+        points[:, 0] -= points[:, 0].mean()
+    else:  # S
+        bend = rng.uniform(0.55, 0.7)
+        points = reach * np.stack([1.05 * t, bend * np.sin(math.pi * t)], axis=1)
+    points = points + rng.normal(0, 0.03 * reach, 2)
+    canvas = np.zeros((TILE, TILE), np.uint8)
+    stroke(canvas, rotate(points, rng.uniform(0, 2 * math.pi)) + offset, width)
+    return canvas
+
+
+def _indented(
+    row: Morphology,
+    radius: float,
+    offset: NDArray[np.float64],
+    facing: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """A round nucleus with no, one or two indentations, and its crease where it has one."""
+    points = outline(rng, radius, 1.2, 0.05)
+    depth = rng.uniform(*row.indentation)
+    if depth == 0:
+        return fill(points + offset), None
+    side = facing + rng.normal(0, 0.4)
+    width = rng.uniform(0.4, 0.55)
+    if row.nucleus == "cleft":
+        points = _dent(points, side, depth, 0.4)
+        points = _dent(points, side + math.pi + rng.normal(0, 0.15), depth * 0.8, 0.4)
+    else:
+        # What an indentation takes away, the rest of the nucleus makes up for.
+        points = _dent(points * (1 + 0.15 * depth), side, depth, width)
+    if row.nucleus == "folded":
+        points = _dent(points, side + rng.uniform(1.6, 4.6), rng.uniform(0.1, 0.3), 0.35)
+    canvas = fill(points + offset)
+    if row.nucleus not in ("cleft", "folded"):
+        return canvas, None
+    crease = np.zeros((TILE, TILE), np.uint8)
+    start, end = (-1.0, 1.0) if row.nucleus == "cleft" else (-0.45, 0.5)
+    along = np.linspace(start, end, 12)
+    line = radius * np.stack([along, rng.uniform(-0.12, 0.12) * np.cos(2 * along)], axis=1)
+    thickness = (0.9 if row.nucleus == "cleft" else 0.5) * GRID_PER_UM
+    stroke(crease, rotate(line, side) + offset, thickness)
+    return canvas, cv2.GaussianBlur(crease, (0, 0), 1.4)
+
+
+def _dent(
+    points: NDArray[np.float64], side: float, depth: float, width: float
+) -> NDArray[np.float64]:
+    """Push an outline in by `depth` of its radius at angle `side`, over `width` radians (SD)."""
+    angles = np.arctan2(points[:, 1], points[:, 0])
+    away = np.angle(np.exp(1j * (angles - side)))
+    return points * (1 - depth * np.exp(-0.5 * (away / width) ** 2))[:, None]
