@@ -58,9 +58,9 @@ def _has_grouped_kernels() -> bool:
         return True
     with tf.init_scope(), tf.device("CPU"), tf.GradientTape() as tape:
         images, kernel = tf.zeros((1, 1, 1, 2)), tf.zeros((1, 1, 1, 2))
-        tape.watch(kernel)
+        tape.watch(images)
         try:
-            tape.gradient(tf.nn.conv2d(images, kernel, 1, "SAME"), kernel)
+            tape.gradient(tf.nn.conv2d(images, kernel, 1, "SAME"), images)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
             return False
     return True
