@@ -57,7 +57,7 @@ def _has_grouped_kernels() -> bool:
     if tf.config.list_physical_devices("GPU"):
         return True
     with tf.init_scope(), tf.device("CPU"), tf.GradientTape() as tape:
-        images, kernel = tf.zeros((1, 1, 1, 2)), tf.zeros((1, 1, 1, 2))
+        images, kernel = tf.zeros((1, 4, 4, 4)), tf.zeros((3, 3, 2, 4))
         tape.watch(images)
         try:
             tape.gradient(tf.nn.conv2d(images, kernel, 1, "SAME"), images)

@@ -46,11 +46,12 @@ def _red_cell(rng: np.random.Generator) -> Field:
     if rng.random() < 0.06:
         waves = waves + 0.05 * np.cos(int(rng.integers(11, 16)) * angle)
     edge = np.clip(radius * (1 + waves) - distance + 0.5, 0, 1)
-    pallor = rng.choice([0.08, 0.3, 0.6], p=[0.35, 0.4, 0.25]) * rng.uniform(0.7, 1.2)
-    middle = np.exp(-((distance / (radius * rng.uniform(0.32, 0.5))) ** 4))
-    rim = 1 + 0.1 * (distance / radius) ** 2
-    thickness = edge * rim * (1 - pallor * middle)
-    return cv2.GaussianBlur(thickness.astype(np.float32), (0, 0), 0.8)
+    pallor = rng.choice([0.1, 0.4, 0.75], p=[0.3, 0.4, 0.3]) * rng.uniform(0.7, 1.2)
+    middle = np.exp(-((distance / (radius * rng.uniform(0.35, 0.55))) ** 3))
+    rim = 0.9 + 0.25 * np.clip(distance / radius, 0, 1) ** 4
+    shade = 1 + rng.uniform(0, 0.08) * v / radius  # no red cell lies quite flat
+    thickness = edge * rim * shade * (1 - pallor * middle)
+    return cv2.GaussianBlur(thickness.astype(np.float32), (0, 0), 0.6)
 
 
 def _add(field: Field, stamp: Field, x: float, y: float, strength: float) -> None:

@@ -14,7 +14,6 @@ from tfds_aml.synthetic_smear.nucleus import (
     fill,
     nucleus_mask,
     outline,
-    rotate,
     soften,
 )
 from tfds_aml.synthetic_smear.textures import (
@@ -115,6 +114,8 @@ def _draw_whole_cell(
     density = _chromatin(row, rng)
     if row.nucleoli[1]:
         _pale_nucleoli(density, row, radius, offset, rng)
+    # Chromatin condenses along the nuclear membrane.
+    density += np.float32(0.3) * (np.float32(0.85) - cv2.blur(nucleus, (9, 9)))
     if crease is not None:
         density -= crease.astype(np.float32) * np.float32(0.32 / 255)
     _blend_chromatin(tile, density, nucleus)
@@ -194,33 +195,38 @@ def _pale_nucleoli(
     density -= cv2.blur(canvas, (5, 5)).astype(np.float32) * np.float32(0.42 / 255)
 
 
-def _draw_smudge(
-    tile: Field, row: Morphology, radius: float, rng: np.random.Generator
-) -> Field:
-    """Draw a burst nucleus, frayed into streaks on one side; returns its mask, 0..1."""
-    angle = rng.uniform(0, 2 * math.pi)
-    body = outline(rng, 0.8 * radius, row.elongation, row.irregularity)
-    canvas = fill(body)
-    # Streaks run along x here and are turned with the whole smudge.
+def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Generator) -> Field:
+    """Draw a burst nucleus, half of them frayed into streaks; returns its mask, 0..1."""
+    shape = fill(outline(rng, 0.85 * radius, row.elongation, row.irregularity))
+    alpha = cv2.GaussianBlur(shape, (0, 0), 2.0).astype(np.float32) * np.float32(1 / 255)
+    density = _chromatin(row, rng)
+    if rng.random() < 0.5:
+        _fray(alpha, density, radius, rng)
+    alpha += np.float32(0.12) * crop(noise_bank(0.3), TILE, rng)
+    alpha += np.float32(0.12) * crop(noise_bank(0.8), TILE, rng)
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
-    tail = np.clip(1.05 - np.hypot(x - 0.35 * radius, y * 1.3) / radius, 0, 1)
-    tail *= np.float32(rng.uniform(0.9, 1.6))
-    shape = cv2.GaussianBlur(canvas, (0, 0), 2.5).astype(np.float32) * np.float32(1 / 255)
-    streaks = crop(noise_bank(0.3, 8.0), TILE, rng)
-    # Frayed where the tail is: the streaks decide there what is left.
-    frayed = np.clip(x / radius + 0.45, 0, 1)
-    shape = np.maximum(shape, tail * frayed)
-    shape += np.float32(0.45) * streaks * frayed
-    shape += np.float32(0.12) * crop(noise_bank(0.5), TILE, rng)
-    alpha = np.clip((shape - 0.5) * 1.8 + 0.5, 0, 1)
-    alpha *= np.clip((0.96 * CENTRE - np.hypot(x, y)) / 6, 0, 1)
-    density = _chromatin(row, rng) - np.float32(0.1) * frayed
-    density += np.float32(0.06) * streaks
-    matrix = cv2.getRotationMatrix2D((CENTRE - 0.5, CENTRE - 0.5), math.degrees(angle), 1.0)
-    alpha = cv2.warpAffine(alpha.astype(np.float32), matrix, (TILE, TILE))
+    within_tile = np.clip((0.96 * CENTRE - np.hypot(x, y)) / 6, 0, 1)
+    alpha = np.clip((alpha - 0.5) * 1.8 + 0.5, 0, 1) * within_tile
+    # Streaks run along x so far; turn the smudge with them.
+    middle = (CENTRE - 0.5, CENTRE - 0.5)
+    matrix = cv2.getRotationMatrix2D(middle, rng.uniform(0, 360), 1.0)
+    alpha = cv2.warpAffine(alpha, matrix, (TILE, TILE))
     density = cv2.warpAffine(density, matrix, (TILE, TILE), borderMode=cv2.BORDER_REFLECT)
     _blend_chromatin(tile, density, alpha * np.float32(0.92))
-    return alpha
+    return np.asarray(alpha)
+
+
+def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator) -> None:
+    """Pull a smudge out into streaks towards +x: changes `alpha` and `density`."""
+    y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
+    frayed = np.clip(x / radius + 0.35, 0, 1)
+    tail = np.clip(1.1 - np.hypot(x - 0.4 * radius, 1.2 * y) / radius, 0, 1)
+    tail *= np.float32(rng.uniform(1.0, 1.7))
+    streaks = crop(noise_bank(rng.choice([0.25, 0.4]), 6.0), TILE, rng)
+    np.maximum(alpha, tail * frayed, out=alpha)
+    alpha += np.float32(rng.uniform(0.2, 0.45)) * streaks * frayed
+    density -= np.float32(0.1) * frayed
+    density += np.float32(0.06) * streaks
 
 
 def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:

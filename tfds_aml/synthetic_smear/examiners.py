@@ -25,7 +25,7 @@ NEIGHBOURS: dict[str, tuple[str, ...]] = {
 }
 REANNOTATED_SHARE = 0.1
 # (agrees with the label, could not assign) of examiner 1 and examiner 2; what is left is confused
-# with a neighbour. Chosen, in the range that studies of repeated differentials report.
+# with a neighbour. The figures are chosen, not measured.
 EXAMINERS: tuple[tuple[float, float], ...] = ((0.85, 0.03), (0.80, 0.10))
 
 

@@ -131,7 +131,7 @@ def _lobes(
     stroke(canvas, centres, filament)
     for centre, angle in zip(centres, angles, strict=True):
         size = lobe * rng.uniform(0.88, 1.12)
-        blob = outline(rng, size, 1.0, 0.08)
+        blob = outline(rng, size, 1.0, 0.12)
         blob *= (1, rng.uniform(1.05, 1.35))  # longer along the ring than across it
         cv2.fillPoly(canvas, [_fixed_point(rotate(blob, angle) + centre)], 255, cv2.LINE_AA, 4)
     return canvas
