@@ -1,0 +1,1 @@
+"""Serving of an exported model: TensorFlow Serving's configuration, a client and a local server."""

@@ -41,12 +41,12 @@ def _red_cell(rng: np.random.Generator) -> Field:
     u, v = u / stretch, v * stretch
     angle, distance = np.arctan2(v, u), np.hypot(u, v)
     waves = sum(
-        rng.normal(0, 0.025) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 4, 5)
+        rng.normal(0, 0.03 / k) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 4)
     )
     if rng.random() < 0.06:
         waves = waves + 0.05 * np.cos(int(rng.integers(11, 16)) * angle)
     edge = np.clip(radius * (1 + waves) - distance + 0.5, 0, 1)
-    pallor = rng.choice([0.1, 0.4, 0.75], p=[0.3, 0.4, 0.3]) * rng.uniform(0.7, 1.2)
+    pallor = rng.choice([0.12, 0.5, 0.85], p=[0.3, 0.4, 0.3]) * rng.uniform(0.7, 1.2)
     middle = np.exp(-((distance / (radius * rng.uniform(0.35, 0.55))) ** 3))
     rim = 0.9 + 0.25 * np.clip(distance / radius, 0, 1) ** 4
     shade = 1 + rng.uniform(0, 0.08) * v / radius  # no red cell lies quite flat
