@@ -1,10 +1,12 @@
 """ResNeXt (Xie et al. 2017, arXiv 1611.05431) as Matek et al. 2019 built it."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import keras
 
 from leuko_tf.classes import CODES
+from leuko_tf.config import ModelConfig
 from leuko_tf.layers import CellScaling, GroupedConv2D
 
 # Keras 2.2.4's defaults, with which the paper's network was made.
@@ -120,3 +122,18 @@ class _Parts:
         if self._activation == "leaky_relu":
             return keras.layers.LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
         return keras.layers.Activation(self._activation, name=f"{name}_act")(x)
+
+
+def from_config(config: ModelConfig, precision: str) -> keras.Model:
+    """Builds the network of a configuration.
+
+    Args:
+      config: `leuko_tf.config.ModelConfig`.
+      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return resnext(**asdict(config))
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -13,8 +13,9 @@ from tfds_aml.synthetic_smear.morphology import (
 from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, noise_bank
 
 GRID = 200  # side of the drawing grid: half of the 400 pixels of an image
-# Optical density per unit of thickness in R, G, B, from the colours that red cells and platelets
-# commonly have in such smears: about (204, 170, 192) and (170, 120, 195) on (244, 238, 238).
+# Optical density (natural logarithm) per unit of thickness in R, G, B: -ln(colour / plasma) for
+# red cells of about (204, 170, 192) and platelets of about (155, 102, 191) on plasma of
+# (243, 237, 237), colours chosen by eye.
 _RED_CELL_DENSITY = np.array([0.18, 0.34, 0.215], np.float32)
 _PLATELET_DENSITY = np.array([0.45, 0.85, 0.22], np.float32)
 _BANK_SIZE = 96

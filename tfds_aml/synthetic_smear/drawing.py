@@ -38,9 +38,7 @@ _RAMP = np.stack(
 ).astype(np.float32)
 
 
-def draw_cell(
-    code: str, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_cell(code: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw a synthetic cell of a class among red cells.
 
     Everything that varies but is not morphology (place, red cells, tint, illumination, focus,
@@ -81,8 +79,8 @@ def _enlarged(field: Field) -> Field:
 
 def _blend(tile: Field, colour: Colour, alpha: Field) -> None:
     """Lay one colour (0..255) over a tile (3, TILE, TILE) with opacity `alpha` (TILE, TILE)."""
-    for plane, value in zip(tile, colour, strict=True):
-        plane += alpha * (np.float32(value / 255) - plane)
+    for channel, value in enumerate(colour):
+        tile[channel] += alpha * (np.float32(value / 255) - tile[channel])
 
 
 def _chromatin(row: Morphology, rng: np.random.Generator) -> Field:
@@ -96,8 +94,8 @@ def _chromatin(row: Morphology, rng: np.random.Generator) -> Field:
 def _blend_chromatin(tile: Field, density: Field, alpha: Field) -> None:
     """Lay chromatin over a tile; `density` (TILE, TILE) is looked up on the ramp."""
     index = np.clip(density * 255, 0, 255).astype(np.uint8)
-    for plane, ramp in zip(tile, _RAMP, strict=True):
-        plane += alpha * (cv2.LUT(index, ramp) - plane)
+    for channel, ramp in enumerate(_RAMP):
+        tile[channel] += alpha * (cv2.LUT(index, ramp) - tile[channel])
 
 
 def _draw_whole_cell(
@@ -148,10 +146,10 @@ def _draw_cytoplasm(
         pale = np.zeros((TILE, TILE), np.float32)
         cv2.circle(pale, (round(x), round(y)), round(radius * 0.3), float(row.hof), -1)
         depth -= cv2.blur(pale, (21, 21))
-    for plane, value in zip(tile, row.cytoplasm, strict=True):
+    for channel, value in enumerate(row.cytoplasm):
         shade = np.float32(value / 255 - 1) * depth
         shade += np.float32(1)
-        plane += cell * (shade - plane)
+        tile[channel] += cell * (shade - tile[channel])
 
 
 def _draw_vacuoles(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tfds_aml.synthetic_smear.morphology import Morphology
 from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, noise_bank
 
-TILE = 160  # 22.9 µm: the largest cell and its edge
+TILE = 168  # 24 µm: the largest cell and its edge
 CENTRE = TILE / 2
 _ANGLES = np.linspace(0, 2 * math.pi, 72, endpoint=False)
 
@@ -70,14 +70,20 @@ def stroke(
 
 
 def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 0.12) -> Field:
-    """Round corners off, roughen the edge a little and keep it one or two pixels wide.
+    """Round corners off, roughen the edge a little and keep it a few pixels wide.
+
+    Args:
+      canvas: uint8 array (TILE, TILE), 0..255.
+      rng: source of all randomness.
+      wobble: float in 0..0.2. Strength of the roughening.
 
     Returns:
       float32 array (TILE, TILE), 0 outside to 1 inside.
     """
     smooth = cv2.GaussianBlur(canvas, (0, 0), 1.6).astype(np.float32)
     smooth *= np.float32(1 / 255)
-    smooth += np.float32(wobble) * crop(noise_bank(0.5), TILE, rng)
+    at_edge = smooth * (np.float32(4) - np.float32(4) * smooth)  # noise elsewhere would be specks
+    smooth += np.float32(wobble) * at_edge * crop(noise_bank(0.5), TILE, rng)
     smooth -= np.float32(0.5)
     smooth *= np.float32(2.6)
     smooth += np.float32(0.5)

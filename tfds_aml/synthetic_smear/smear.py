@@ -1,10 +1,10 @@
 """Write a synthetic smear to disk, laid out as the download of AML-Cytomorphology_LMU.
 
-    annotations.dat         one line an image: path, label, two re-annotations
-    abbreviations.txt       what the codes mean
-    SYNTHETIC.json          marks the folder as synthetic; readers look for this name
-    <CODE>/<CODE>_0001.tiff 400x400 RGBA, alpha 255, uncompressed, one strip
-    masks/<CODE>/<CODE>_0001.png  palette PNG, 0 background, 1 cytoplasm, 2 nucleus
+annotations.dat         one line an image: path, label, two re-annotations
+abbreviations.txt       what the codes mean
+SYNTHETIC.json          marks the folder as synthetic; readers look for this name
+<CODE>/<CODE>_0001.tiff 400x400 RGBA, alpha 255, uncompressed, one strip
+masks/<CODE>/<CODE>_0001.png  palette PNG, 0 background, 1 cytoplasm, 2 nucleus
 """
 
 import json
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -95,13 +94,13 @@ def write_smear(out: Path, images: int, seed: int, processes: int | None = None)
         raise ValueError(f"--seed {seed}: must lie in 0..{2**32 - 1}")
     counts = class_counts(images)
     _refuse_occupied(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out.resolve()
     started = time.perf_counter()
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    unfinished = out.with_name(f".{out.name}-unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
     try:
         _write_texts(unfinished, counts, seed)
         _write_images(unfinished, counts, seed, processes or os.cpu_count() or 1)
-        unfinished.chmod(0o755)
         unfinished.replace(out)  # replaces an empty folder, fails on any other
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""What every command of the project shares: errors that speak to people, files written aside."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class UserError(Exception):
+    """Bad input. The message says what, where and what to do; commands print only that."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command; bad input ends in one line on stderr and exit status 1."""
+    # TensorFlow's own start-up lines would bury ours; its errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, and renames it to `path` at the end.
+
+    A reader never sees a half-written file, nor does a run that was killed leave one under the
+    final name. The temporary name keeps the ending, by which Keras knows its format.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON. Not-a-number is refused: it is no JSON."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,265 @@
+"""The configuration of a training: typed, documented, read from YAML and the command line."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError, written_aside
+
+
+@dataclass
+class DataConfig:
+    """Which cells, and how they become batches.
+
+    Attributes:
+      dataset: str. TFDS name with configuration.
+      data_dir: str or null. Where `tfds build` wrote it; null is TFDS' own default.
+      held_out_fold: int. 1 to 5; training never sees it, evaluation uses it.
+      validation_share: float. Share of the other four folds, by class, that chooses the best
+        epoch and trains nothing; 0 to 0.5. With 0 the lowest training loss chooses.
+      samples_per_class: int or null. Every class gives this many images an epoch, rare ones
+        repeated under new augmentation; null takes each image once.
+      batch_size: int. Images a step.
+      rotate: bool. Rotation by any angle.
+      flip: bool. Horizontal and vertical flips.
+      cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells, 3 x
+        input_size x input_size bytes each, do not fit into memory.
+    """
+
+    dataset: str = "aml_cytomorphology_lmu/complete"
+    data_dir: str | None = None
+    held_out_fold: int = 1
+    validation_share: float = 0.1
+    samples_per_class: int | None = None
+    batch_size: int = 32
+    rotate: bool = True
+    flip: bool = True
+    cache: str = "memory"
+
+    def __post_init__(self) -> None:
+        _check("data.held_out_fold", self.held_out_fold, 1 <= self.held_out_fold <= 5, "1 to 5")
+        share = self.validation_share
+        _check("data.validation_share", share, 0 <= share <= 0.5, "0 to 0.5")
+        samples = self.samples_per_class
+        _check("data.samples_per_class", samples, samples is None or samples > 0, "null or above 0")
+        _check("data.batch_size", self.batch_size, self.batch_size > 0, "above 0")
+        _check_one_of("data.cache", self.cache, "memory", "disk")
+
+
+@dataclass
+class ModelConfig:
+    """The network; the defaults are the paper's. See `leuko_tf.resnext.resnext`.
+
+    Attributes:
+      input_size: int. Side in pixels at which the network looks at a cell.
+      num_outputs: int. Number of classes.
+      blocks: list of int. Bottleneck blocks of each stage.
+      stem_width: int. Channels of the first convolution.
+      width: int. Inner channels of the first stage.
+      cardinality: int. Groups of the 3x3 convolutions.
+      activation: str. `leaky_relu` (slope 0.3) or the name of a Keras activation.
+      batch_norm_momentum: float. Of the moving averages, 0 to 1.
+    """
+
+    input_size: int = 400
+    num_outputs: int = len(CODES)
+    blocks: list[int] = field(default_factory=lambda: [3, 4, 6, 3])
+    stem_width: int = 64
+    width: int = 128
+    cardinality: int = 32
+    activation: str = "leaky_relu"
+    batch_norm_momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        _check("model.input_size", self.input_size, self.input_size >= 16, "16 or more")
+        # Outputs and labels are joined by index: another number cannot be trained or evaluated.
+        outputs = self.num_outputs
+        _check("model.num_outputs", outputs, outputs == len(CODES), f"{len(CODES)}")
+        enough = bool(self.blocks) and min(self.blocks) > 0
+        _check("model.blocks", self.blocks, enough, "one number above 0 for each stage")
+        divides = self.cardinality > 0 and self.width % self.cardinality == 0
+        _check("model.cardinality", self.cardinality, divides, f"a divisor of width={self.width}")
+        momentum = self.batch_norm_momentum
+        _check("model.batch_norm_momentum", momentum, 0 <= momentum < 1, "0 to below 1")
+
+
+@dataclass
+class OptimizerConfig:
+    """Loss and optimizer.
+
+    Attributes:
+      name: str. `adam` or `adamw`.
+      learning_rate: float. Highest rate.
+      schedule: str. `constant`, or `cosine` down to zero over the training.
+      warmup_epochs: float. Linear rise from zero before a cosine.
+      weight_decay: float. Of AdamW; biases and batch norms are spared.
+      label_smoothing: float. 0 to below 1.
+      ema_momentum: float or null. Averages the weights over the steps; validation and the best
+        model use the average. null: none.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    ema_momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_one_of("optimizer.name", self.name, "adam", "adamw")
+        _check("optimizer.learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        _check_one_of("optimizer.schedule", self.schedule, "constant", "cosine")
+        warmup = self.warmup_epochs
+        possible = warmup == 0 or (warmup > 0 and self.schedule == "cosine")
+        _check("optimizer.warmup_epochs", warmup, possible, "0, or more with schedule cosine")
+        decay = self.weight_decay
+        _check(
+            "optimizer.weight_decay", decay, decay == 0 or self.name == "adamw", "0 without adamw"
+        )
+        smoothing = self.label_smoothing
+        _check("optimizer.label_smoothing", smoothing, 0 <= smoothing < 1, "0 to below 1")
+        ema = self.ema_momentum
+        _check("optimizer.ema_momentum", ema, ema is None or 0 < ema < 1, "null or between 0 and 1")
+
+
+@dataclass
+class TrainConfig:
+    """How the training runs.
+
+    Attributes:
+      epochs: int. Passes over the epoch's samples.
+      seed: int. Of weights, order, augmentation and the choice of validation images.
+      deterministic: bool. Also makes TensorFlow's own operations repeatable, at some cost of
+        speed; data order and augmentation always are.
+      precision: str. `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: mixed_bfloat16 on
+        a GPU, float32 on a CPU.
+      jit_compile: bool or `auto`. XLA for the training step; auto is true on a GPU only, since
+        XLA on a CPU is slower.
+    """
+
+    epochs: int = 20
+    seed: int = 1
+    deterministic: bool = False
+    precision: str = "auto"
+    jit_compile: bool | str = "auto"
+
+    def __post_init__(self) -> None:
+        _check("train.epochs", self.epochs, self.epochs > 0, "above 0")
+        _check("train.seed", self.seed, self.seed >= 0, "0 or above")
+        _check_one_of(
+            "train.precision",
+            self.precision,
+            "auto",
+            "float32",
+            "mixed_bfloat16",
+            "mixed_float16",
+        )
+        _check_one_of("train.jit_compile", self.jit_compile, "auto", True, False)
+
+
+@dataclass
+class Config:
+    """Everything that decides a training; written to the work folder as it was resolved."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Reads a configuration.
+
+    Args:
+      path: a YAML file; or the name of one that comes with the project, such as `demo.yaml`.
+      overrides: settings such as `train.epochs=3`, which win over the file.
+
+    Returns:
+      The configuration, checked.
+
+    Raises:
+      UserError: for a file that is not there or not YAML, an unknown key, a wrong type, or a
+        value out of range; the message names the key.
+    """
+    overrides = overrides or []
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"Settings have the form key.sub=value. Received: {override}")
+    file = find_config(path)
+    try:
+        settings = OmegaConf.load(file)
+    except Exception as error:  # PyYAML's errors are several types; each tells line and column
+        raise UserError(f"{file} is not a YAML file that can be read: {error}") from error
+    merged = OmegaConf.structured(Config)
+    for source, part in ((str(file), settings), ("command line", OmegaConf.from_dotlist(overrides))):
+        try:
+            merged = OmegaConf.merge(merged, part)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{source}: {_explain(error)}") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{source}: {error}") from error
+    try:
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]  # is a Config by its schema
+    except OmegaConfBaseException as error:
+        raise UserError(f"{file}: {_explain(error)}") from error
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes the resolved configuration as YAML."""
+    with written_aside(path) as aside:
+        OmegaConf.save(OmegaConf.structured(config), aside)
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """Lists the keys in which two configurations differ, as `key: value -> value`."""
+    flat_one, flat_other = _flatten(one), _flatten(other)
+    return [f"{k}: {flat_one[k]} -> {flat_other[k]}" for k in flat_one if flat_one[k] != flat_other[k]]
+
+
+def find_config(path: str | Path) -> Path:
+    """The file itself, or the project's own configuration of that name."""
+    if Path(path).is_file():
+        return Path(path)
+    # In a wheel the folder lies inside the package, in a checkout beside it.
+    package = Path(str(files("leuko_tf")))
+    folder = next(d for d in (package / "configs", package.parent / "configs") if d.is_dir())
+    own = folder / Path(path).name
+    if own.is_file() and Path(path) in (Path(own.name), Path("configs") / own.name):
+        return own
+    names = " ".join(sorted(f.name for f in folder.glob("*.yaml")))
+    raise UserError(f"No configuration {path}. The project's own: {names}")
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            flat.update(_flatten(value, f"{prefix}{item.name}."))
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    key = error.full_key or error.key
+    what = (error.msg or str(error)).splitlines()[0]
+    if type(error).__name__ in ("ConfigKeyError", "ConfigAttributeError"):
+        known = " ".join(_flatten(Config()))
+        return f"unknown key {key}. Known keys: {known}"
+    return f"{key}: {what}" if key else what
+
+
+def _check(key: str, value: Any, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{key} must be {allowed}. Received: {value}")
+
+
+def _check_one_of(key: str, value: Any, *allowed: Any) -> None:
+    _check(key, value, value in allowed, " or ".join(str(a) for a in allowed))

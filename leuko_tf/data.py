@@ -1,0 +1,306 @@
+"""From a built TFDS data set to batches: decoded once, sampled and turned afresh every epoch.
+
+The decoded cells lie in one uint8 array. Everything random about an epoch (which images, in which
+order, at which angle, flipped or not) is drawn beforehand by NumPy from the seed and the epoch's
+number alone; tf.data only carries the plan out, in parallel. So the batches of epoch 7 are the
+same whether the training ran through or was resumed, on any machine.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+import tfds_aml  # noqa: F401  # registers the data sets
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import Config
+
+READ_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Decoded cells in the order of the data set.
+
+    Attributes:
+      images: uint8 array [n, size, size, 3].
+      labels: int64 array [n], indices into `leuko_tf.classes.CODES`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """All that is random about one epoch.
+
+    Attributes:
+      indices: int64 array [n], the cell of each sample.
+      transforms: float32 array [n, 8], the projective transform of each sample, from output to
+        input coordinates, as `tf.raw_ops.ImageProjectiveTransformV3` takes it.
+    """
+
+    indices: np.ndarray
+    transforms: np.ndarray
+
+
+def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Opens a data set that was built before.
+
+    Raises:
+      UserError: if there is none of that name, or it is not built; the message names the command
+        that builds it.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f"No data set {name}: {str(error).splitlines()[0]}") from error
+    if not builder.is_prepared():
+        dataset, _, config = name.partition("/")
+        raise UserError(
+            f"{name} is not built in {builder.data_dir}. Build it: tfds build tfds_aml/{dataset} "
+            f"--config {config or 'complete'} --manual_dir <download>"
+            + (f" --data_dir {data_dir}" if data_dir else "")
+        )
+    return builder
+
+
+def read(
+    builder: tfds.core.DatasetBuilder, folds: Sequence[int], size: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Reads folds in batches, decoded in parallel, in the same order every time.
+
+    Args:
+      builder: a built data set.
+      folds: folds to read, 1 to 5.
+      size: side in pixels to resize the images to, as the model would; None leaves them.
+
+    Yields:
+      Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
+    """
+    for fold in folds:
+        dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
+        if size is not None:
+            shrink = functools.partial(_resized, size=size)
+            dataset = dataset.map(shrink, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.batch(READ_BATCH).prefetch(tf.data.AUTOTUNE)
+        for batch in dataset.as_numpy_iterator():
+            yield {**batch, "fold": np.full(len(batch["label"]), fold, np.int8)}
+
+
+def count(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
+    """Number of images in the folds."""
+    return sum(builder.info.splits[f"fold_{k}"].num_examples for k in folds)
+
+
+def decode_folds(
+    builder: tfds.core.DatasetBuilder, folds: Sequence[int], size: int, file: Path | None
+) -> Cells:
+    """Decodes folds into one array, with a progress bar.
+
+    Args:
+      builder: a built data set.
+      folds: folds to decode.
+      size: side in pixels of the decoded images.
+      file: where the array lies on disk; None for memory.
+    """
+    number = count(builder, folds)
+    shape = (number, size, size, 3)
+    if file is None:
+        images: np.ndarray = np.empty(shape, np.uint8)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    labels = np.empty(number, np.int64)
+    done = 0
+    with tqdm(total=number, desc="decoding cells", unit=" images") as progress:
+        for batch in read(builder, folds, size):
+            chunk = slice(done, done + len(batch["label"]))
+            images[chunk], labels[chunk] = batch["image"], batch["label"]
+            done = chunk.stop
+            progress.update(chunk.stop - chunk.start)
+    return Cells(images, labels)
+
+
+def validation_split(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Chooses validation images, by class; a class's last image always trains.
+
+    Args:
+      labels: int array [n].
+      share: share of each class, 0 to 0.5, rounded to whole images.
+      seed: of the choice.
+
+    Returns:
+      bool array [n], true for validation.
+    """
+    rng = np.random.default_rng([seed, 0])
+    chosen = np.zeros(len(labels), bool)
+    for label in range(len(CODES)):
+        members = np.flatnonzero(labels == label)
+        chosen[rng.permutation(members)[: round(len(members) * share)]] = True
+    return chosen
+
+
+def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
+    """Draws the samples of one epoch.
+
+    With `samples_per_class` every class that has images gives that many: each image equally often,
+    up to one, rare ones again and again. Each sample is then flipped and turned about its centre.
+
+    Args:
+      labels: int array [n] of the training cells.
+      config: sampling, augmentation, image size and seed.
+      epoch: int, 0 for the first.
+
+    Returns:
+      The plan; the same for the same arguments.
+    """
+    rng = np.random.default_rng([config.train.seed, 1, epoch])
+    per_class = config.data.samples_per_class
+    if per_class is None:
+        indices = rng.permutation(len(labels))
+    else:
+        draws = []
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            rounds = -(-per_class // len(members))
+            draws.append(
+                np.concatenate([rng.permutation(members) for _ in range(rounds)])[:per_class]
+            )
+        indices = rng.permutation(np.concatenate(draws))
+    number = len(indices)
+    angles = rng.uniform(0, 2 * np.pi, number) if config.data.rotate else np.zeros(number)
+    flips = rng.choice([-1.0, 1.0], (number, 2)) if config.data.flip else np.ones((number, 2))
+    return EpochPlan(indices, _transforms(angles, flips, config.model.input_size))
+
+
+def steps_per_epoch(labels: np.ndarray, config: Config) -> int:
+    """Whole batches of one epoch.
+
+    Raises:
+      UserError: if the samples of an epoch do not fill one batch.
+    """
+    per_class = config.data.samples_per_class
+    number = len(labels) if per_class is None else per_class * len(np.unique(labels))
+    steps = number // config.data.batch_size
+    if not steps:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} is more than the {number} samples of an "
+            "epoch. Lower it."
+        )
+    return steps
+
+
+def training_batches(
+    cells: Cells, members: np.ndarray, config: Config, first_epoch: int
+) -> tf.data.Dataset:
+    """Augmented batches from `first_epoch` to the last, one epoch after the other.
+
+    An epoch that does not divide into batches loses its rest, another one each time.
+
+    Args:
+      cells: decoded cells.
+      members: int array, indices of the cells to train on.
+      config: sampling, augmentation, batch size, epochs and seed.
+      first_epoch: int, 0 for a new training.
+
+    Returns:
+      Dataset of (float32 [batch, size, size, 3] in 0 to 255, float32 [batch, 15] one-hot).
+    """
+    labels = cells.labels[members]
+    used = steps_per_epoch(labels, config) * config.data.batch_size
+    turned = config.data.rotate or config.data.flip
+
+    def plan(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn = plan_epoch(labels, config, int(epoch))
+        return members[drawn.indices[:used]], drawn.transforms[:used]
+
+    def samples_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        indices, transforms = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32])
+        indices.set_shape([used])
+        transforms.set_shape([used, 8])
+        return tf.data.Dataset.from_tensor_slices((indices, transforms))
+
+    def load(indices: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = _gather(cells, indices)
+        images = tf.cast(images, tf.float32)
+        return (_turned(images, transforms) if turned else images), labels
+
+    epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
+    batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def plain_batches(cells: Cells, members: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """Each member once, in order, unchanged; shapes as in `training_batches`, the last shorter."""
+    batches = tf.data.Dataset.from_tensor_slices(members).batch(batch_size)
+
+    def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = _gather(cells, indices)
+        return tf.cast(images, tf.float32), labels
+
+    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _gather(cells: Cells, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    images, labels = tf.numpy_function(
+        lambda i: (cells.images[i], cells.labels[i]), [indices], [tf.uint8, tf.int64]
+    )
+    images.set_shape([indices.shape[0], *cells.images.shape[1:]])
+    labels.set_shape([indices.shape[0]])
+    return images, tf.one_hot(labels, len(CODES))
+
+
+def _resized(example: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
+    """Resizes as `leuko_tf.layers.CellScaling` does, then rounds to whole grey levels."""
+    image = example["image"]
+    if tuple(image.shape[:2]) != (size, size):
+        image = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
+        image = tf.saturate_cast(tf.round(image), tf.uint8)
+    return {**example, "image": image}
+
+
+def _transforms(angles: np.ndarray, flips: np.ndarray, size: int) -> np.ndarray:
+    """Flips, then turns about the image's centre; one gather does both.
+
+    Args:
+      angles: float array [n], radians, counter-clockwise.
+      flips: float array [n, 2] of 1 or -1 for (horizontal, vertical).
+      size: side of the images in pixels.
+
+    Returns:
+      float32 array [n, 8].
+    """
+    centre = (size - 1) / 2
+    cos, sin = np.cos(angles), np.sin(angles)
+    horizontal, vertical = flips.T
+    # Input x and y as linear functions of output x and y, both counted from the centre.
+    xx, xy = horizontal * cos, -horizontal * sin
+    yx, yy = vertical * sin, vertical * cos
+    columns = (
+        xx, xy, centre * (1 - xx - xy),
+        yx, yy, centre * (1 - yx - yy),
+        np.zeros_like(xx), np.zeros_like(xx),
+    )  # fmt: skip
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _turned(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+    """Applies the transforms; corners that a turn lays bare are filled by reflection."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=images.shape[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )

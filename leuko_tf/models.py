@@ -1,0 +1,34 @@
+"""Loading a saved model, for every command that takes one."""
+
+from pathlib import Path
+
+import keras
+
+import leuko_tf.layers  # noqa: F401  # registers the layers
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+
+
+def load_model(file: Path) -> keras.Model:
+    """Loads a `.keras` file of this project for inference.
+
+    Args:
+      file: the file; `best.keras` of a work folder is float32 and without optimizer.
+
+    Returns:
+      A model from images in 0 to 255 to 15 probabilities.
+
+    Raises:
+      UserError: if the file is missing or no `.keras` file, or the model has other outputs.
+    """
+    if not file.is_file():
+        raise UserError(f"No model {file}. A training writes best.keras into its work folder.")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # zip, JSON and Keras each raise their own
+        raise UserError(f"{file} is not a .keras model that can be loaded: {error}") from error
+    if model.output_shape != (None, len(CODES)):
+        raise UserError(
+            f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
+        )
+    return model

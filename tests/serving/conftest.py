@@ -1,0 +1,111 @@
+"""A server to talk to: a real one at LEUKO_SERVING_ADDRESS, else the local one, as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from contract_export import write_contract_export
+from PIL import Image
+
+from serving.client import ADDRESS_VARIABLE, MAX_MESSAGE_BYTES
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A local server's process and its address."""
+
+    process: subprocess.Popen
+    ready_line: str
+    address: str
+
+
+@contextmanager
+def _local_server(base: Path, log: Path) -> Iterator[Server]:
+    """Starts the local server on a free port, waits until it is ready, and ends it."""
+    command = [sys.executable, "-m", "serving.local_server", "--model-base-path", str(base)]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        try:
+            line = process.stdout.readline()
+            assert "ready on" in line, log.read_text()
+            yield Server(process, line, line.split()[-1])
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def export_base(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("exports") / "leuko"
+    write_contract_export(base)
+    return base
+
+
+@pytest.fixture(scope="session")
+def start_server(export_base, tmp_path_factory) -> Callable[[], AbstractContextManager[Server]]:
+    """Starts a local server over `write_contract_export`'s model, in a `with` statement."""
+
+    def start():
+        return _local_server(export_base, tmp_path_factory.mktemp("server") / "stderr.txt")
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(start_server) -> Iterator[Server]:
+    """The local server that the tests share."""
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def address(request) -> str:
+    """The server's address; the tests that use only this hold for any server of an export."""
+    return os.environ.get(ADDRESS_VARIABLE) or request.getfixturevalue("server").address
+
+
+@pytest.fixture(scope="session")
+def contract_address(request) -> str:
+    """The address of a server of `write_contract_export`'s model."""
+    if os.environ.get(ADDRESS_VARIABLE):
+        pytest.skip(f"needs the test's own model; {ADDRESS_VARIABLE} points at another")
+    return request.getfixturevalue("address")
+
+
+@pytest.fixture(scope="session")
+def channel(address) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+    with grpc.insecure_channel(address, options) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """An image: uint8 [40, 50, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def image_files(tmp_path_factory, pixels) -> dict[str, Path]:
+    """`pixels` as PNG, TIFF and TIFF with an alpha channel, and as JPEG (not the same pixels)."""
+    folder = tmp_path_factory.mktemp("images")
+    alpha = np.random.default_rng(1).integers(0, 256, (40, 50, 1), dtype=np.uint8)
+    rgba = np.concatenate([pixels, alpha], axis=2)
+    paths = {name: folder / name for name in ("a.png", "b.tiff", "c.tif", "d.jpg")}
+    Image.fromarray(pixels).save(paths["a.png"])
+    Image.fromarray(rgba).save(paths["b.tiff"])
+    Image.fromarray(pixels).save(paths["c.tif"], compression="tiff_lzw")
+    Image.fromarray(pixels).save(paths["d.jpg"])
+    return paths
