@@ -128,7 +128,7 @@ class CellScaling(keras.layers.Layer):
       float32 tensor [batch, size, size, 3], 0 to 1.
     """
 
-    def __init__(self, size: int, name: str | None = None, dtype: Any = "float32"):
+    def __init__(self, size: int, name: str | None = None):
         super().__init__(name=name, dtype="float32", trainable=False)
         self.size = size
 

@@ -1,0 +1,195 @@
+"""Where the network looks: `python -m leuko_tf.saliency --model M --out DIR IMAGE...`.
+
+Three methods of tf-keras-vis, each for the class that the network answers:
+
+- gradient: the plain gradient of the class's logit (Simonyan et al. 2013, arXiv 1312.6034), the
+  likeliest variant of the paper's maps;
+- SmoothGrad: its mean over noisy copies of the image (Smilkov et al. 2017, arXiv 1706.03825);
+- Grad-CAM++: the last feature map, weighted by its gradients (Chattopadhyay et al. 2018,
+  arXiv 1710.11063).
+
+Each image gives one figure with image, map and overlay for each method.
+"""
+
+import argparse
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from leuko_tf.classes import BY_CODE, CODES
+from leuko_tf.cli import UserError, run, written_aside
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+T = TypeVar("T")
+
+METHODS = ("gradient", "SmoothGrad", "Grad-CAM++")
+SMOOTH_SAMPLES = 20
+SMOOTH_NOISE = 0.15  # standard deviation, as a share of the image's range; the paper's 10 to 20 %
+BATCH = 8  # images explained at once; bounds the memory, not the result
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the network answers about one image, and where it looks.
+
+    Attributes:
+      image: uint8 array [height, width, 3].
+      code: str. The class with the highest probability.
+      probability: float. Of that class.
+      maps: dict of method to float32 array [height, width], 0 to 1.
+    """
+
+    image: "np.ndarray"
+    code: str
+    probability: float
+    maps: "dict[str, np.ndarray]"
+
+
+def explain(model: "keras.Model", images: "np.ndarray") -> list[Explanation]:
+    """Computes the saliency maps of images, each for the class that the model answers.
+
+    Args:
+      model: a model of this project, float32 (a `best.keras`).
+      images: uint8 array [n, height, width, 3].
+
+    Returns:
+      An explanation an image; maps have the image's size and are scaled to 0 to 1 each.
+    """
+    import numpy as np
+    import tensorflow as tf
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+    from tf_keras_vis.saliency import Saliency
+    from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
+
+    from leuko_tf.resnext import LAST_FEATURE_MAP
+
+    # tf-keras-vis hands the one input over in a list.
+    warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
+
+    # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
+    # away before the network sees it. At 400 px this changes nothing.
+    size = model.get_layer("scaling").size
+    batch = tf.image.resize(images, (size, size), method="bilinear", antialias=True).numpy()
+    probabilities = model.predict_on_batch(batch)
+    answers = probabilities.argmax(axis=1)
+
+    def logits(outputs):
+        return tf.gather(outputs, answers, batch_dims=1)
+
+    def log_probabilities(outputs):
+        # Grad-CAM++ takes the exponential of the score: of a large logit that is infinite, of a
+        # log-probability it is the probability.
+        return tf.gather(tf.nn.log_softmax(outputs), answers, batch_dims=1)
+
+    saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
+    cam = GradcamPlusPlus(model, model_modifier=ReplaceToLinear(), clone=True)
+    small_maps = (
+        saliency(logits, batch),
+        saliency(logits, batch, smooth_samples=SMOOTH_SAMPLES, smooth_noise=SMOOTH_NOISE),
+        cam(log_probabilities, batch, penultimate_layer=LAST_FEATURE_MAP),
+    )
+    maps = {
+        name: tf.image.resize(np.asarray(m)[..., np.newaxis], images.shape[1:3]).numpy()[..., 0]
+        for name, m in zip(METHODS, small_maps, strict=True)
+    }
+    return [
+        Explanation(
+            image=image,
+            code=CODES[answer],
+            probability=float(probabilities[i, answer]),
+            maps={name: maps[name][i] for name in METHODS},
+        )
+        for i, (image, answer) in enumerate(zip(images, answers, strict=True))
+    ]
+
+
+def draw(explanation: Explanation, title: str, path: Path) -> None:
+    """Writes the figure: a row a method, columns image, map and overlay."""
+    from matplotlib.figure import Figure
+
+    rows = len(explanation.maps)
+    figure = Figure(figsize=(7.2, 2.4 * rows + 0.8), layout="constrained")
+    name = BY_CODE[explanation.code].name
+    figure.suptitle(
+        f"{title}\nnetwork: {explanation.code}, {name}, {explanation.probability:.3f} "
+        "(research use only)",
+        fontsize=11,
+    )
+    for axes, (method, saliency) in zip(
+        figure.subplots(rows, 3, squeeze=False), explanation.maps.items(), strict=True
+    ):
+        axes[0].imshow(explanation.image)
+        axes[1].imshow(saliency, cmap="magma", vmin=0, vmax=1)
+        axes[2].imshow(explanation.image)
+        axes[2].imshow(saliency, cmap="magma", vmin=0, vmax=1, alpha=0.55)
+        for panel, heading in zip(axes, ("image", method, "overlay"), strict=True):
+            panel.set_title(heading, fontsize=10)
+            panel.set_axis_off()
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=110)
+
+
+def read_image(path: Path) -> "np.ndarray":
+    """Reads TIFF, PNG or JPEG as uint8 [height, width, 3], alpha dropped.
+
+    Raises:
+      UserError: if there is no such file or it is no image.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{path} is not an image that can be read: {error}") from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leuko_tf.saliency",
+        description="Draw where the network looks: gradient, SmoothGrad and Grad-CAM++.",
+    )
+    parser.add_argument("--model", required=True, type=Path, help="a .keras file")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="TIFF, PNG or JPEG")
+    arguments = parser.parse_args()
+    stems = [image.stem for image in arguments.images]
+    doubled = {s for s in stems if stems.count(s) > 1}
+    if doubled:
+        raise UserError(f"Figures are named after their images; several are {doubled.pop()}")
+    pictures = [read_image(path) for path in arguments.images]
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from leuko_tf.models import load_model
+
+    model = load_model(arguments.model)
+    with tqdm(total=len(pictures), desc="saliency", unit=" images") as progress:
+        for _, group in groupby(
+            zip(arguments.images, pictures, strict=True), key=lambda pair: pair[1].shape
+        ):
+            for batch in batched(group, BATCH):
+                explanations = explain(model, np.stack([picture for _, picture in batch]))
+                for (path, _), explanation in zip(batch, explanations, strict=True):
+                    draw(explanation, path.name, arguments.out / f"{path.stem}.png")
+                progress.update(len(batch))
+    print(f"figures: {arguments.out}")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of up to `size` items (as `itertools.batched` of Python 3.12)."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+if __name__ == "__main__":
+    run(main)
