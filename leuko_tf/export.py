@@ -19,7 +19,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import leuko_tf
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
 from leuko_tf.cli import UserError, run
 
@@ -129,22 +128,6 @@ def _decoded(files: "tf.Tensor", size: int) -> "tf.Tensor":
         return tf.map_fn(decode, files, fn_output_signature=spec)
 
 
-def describe(model_file: Path) -> dict[str, Any]:
-    """Facts about a model, from the work folder that it lies in where there is one."""
-    run_file = model_file.parent / "run.json"
-    trained = json.loads(run_file.read_text()) if run_file.is_file() else {}
-    dataset = trained.get("dataset", {})
-    return {
-        "model": model_file.name,
-        "research_use_only": True,
-        "synthetic": dataset.get("synthetic"),
-        "trained_on": dataset.get("name"),
-        "held_out_fold": trained.get("held_out_fold"),
-        "versions": trained.get("versions", {"leuko_tf": leuko_tf.__version__}),
-        "git_revision": trained.get("git_revision"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.export",
@@ -158,9 +141,9 @@ def main() -> None:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a file; name a folder")
 
-    from leuko_tf.models import load_model
+    from leuko_tf.models import describe_model, load_model
 
-    version = export(load_model(arguments.model), arguments.out, describe(arguments.model))
+    version = export(load_model(arguments.model), arguments.out, describe_model(arguments.model))
     print(f"exported: {version}")
 
 

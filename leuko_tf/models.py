@@ -1,10 +1,13 @@
 """Loading a saved model, for every command that takes one."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import keras
 
-import leuko_tf.layers  # noqa: F401  # registers the layers
+import leuko_tf
+import leuko_tf.layers  # registers the layers
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 
@@ -32,3 +35,23 @@ def load_model(file: Path) -> keras.Model:
             f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
         )
     return model
+
+
+def describe_model(file: Path) -> dict[str, Any]:
+    """Facts about a model's training, from the work folder that it lies in; None where unknown.
+
+    Returns:
+      JSON-like dict; `synthetic` tells whether it was trained on drawn cells.
+    """
+    run_file = file.parent / "run.json"
+    trained = json.loads(run_file.read_text()) if run_file.is_file() else {}
+    dataset = trained.get("dataset", {})
+    return {
+        "model": file.name,
+        "research_use_only": True,
+        "synthetic": dataset.get("synthetic"),
+        "trained_on": dataset.get("name"),
+        "held_out_fold": trained.get("held_out_fold"),
+        "versions": trained.get("versions", {"leuko_tf": leuko_tf.__version__}),
+        "git_revision": trained.get("git_revision"),
+    }

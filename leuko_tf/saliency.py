@@ -110,7 +110,13 @@ def explain(model: "keras.Model", images: "np.ndarray") -> list[Explanation]:
 
 
 def draw(explanation: Explanation, title: str, path: Path) -> None:
-    """Writes the figure: a row a method, columns image, map and overlay."""
+    """Writes the figure: a row a method, columns image, map and overlay.
+
+    Args:
+      explanation: what to show.
+      title: first line of the heading.
+      path: PNG file to write.
+    """
     from matplotlib.figure import Figure
 
     rows = len(explanation.maps)
@@ -169,9 +175,12 @@ def main() -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from leuko_tf.models import load_model
+    from leuko_tf.models import describe_model, load_model
 
     model = load_model(arguments.model)
+    drawn = ", network trained on SYNTHETIC cells" * bool(
+        describe_model(arguments.model)["synthetic"]
+    )
     with tqdm(total=len(pictures), desc="saliency", unit=" images") as progress:
         for _, group in groupby(
             zip(arguments.images, pictures, strict=True), key=lambda pair: pair[1].shape
@@ -179,7 +188,7 @@ def main() -> None:
             for batch in batched(group, BATCH):
                 explanations = explain(model, np.stack([picture for _, picture in batch]))
                 for (path, _), explanation in zip(batch, explanations, strict=True):
-                    draw(explanation, path.name, arguments.out / f"{path.stem}.png")
+                    draw(explanation, path.name + drawn, arguments.out / f"{path.stem}.png")
                 progress.update(len(batch))
     print(f"figures: {arguments.out}")
 

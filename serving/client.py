@@ -258,10 +258,12 @@ def _answers(response: Any, count: int) -> list[Answer]:
         )
     except ValueError as error:
         raise ServingError(f"The model's answer cannot be read. {error}") from None
-    if classes.ndim != 2 or len(classes) != count or probabilities.shape != classes.shape:
+    agreed = classes.dtype == object and classes.ndim == 2 and probabilities.shape == classes.shape
+    if not agreed or not (classes.shape[:1] == blast.shape == atypical.shape == (count,)):
         raise ServingError(
-            f"The model's answer for {count} images has classes of shape {classes.shape} and"
-            f" probabilities of shape {probabilities.shape}: serve an export of leuko_tf.export."
+            f"The model's answer for {count} images has classes of shape {classes.shape},"
+            f" probabilities {probabilities.shape}, blast_score {blast.shape} and atypical_score"
+            f" {atypical.shape}: serve an export of leuko_tf.export."
         )
     # Classes come most probable first, probabilities in the model's order: sorted, they align.
     ranked = -np.sort(-probabilities, axis=1)

@@ -102,6 +102,13 @@ def _serve(name: str, base: Path, host: str, port: int, stop: threading.Event) -
     server.stop(GRACE_S).wait()
 
 
+def _port(text: str) -> int:
+    # gRPC would quietly listen on 99999 modulo 65536.
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to 65535 is needed, not {text!r}")
+    return int(text)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving.local_server",
@@ -117,7 +124,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model-name", default="leuko", help="name in requests (default: leuko)")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
-    parser.add_argument("--port", type=int, default=8500, help="default: 8500; 0: any free port")
+    parser.add_argument("--port", type=_port, default=8500, help="default: 8500; 0: any free port")
     return parser.parse_args(argv)
 
 

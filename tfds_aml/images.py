@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 # PNG is lossless at any level; level 1 encodes some eight times faster than the usual 6 and makes
@@ -25,11 +25,15 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
       OSError: (or another exception of Pillow's) if the file is no readable TIFF.
-      ValueError: if its pixels are neither RGB nor RGBA.
+      ValueError: if its pixels are not RGB or RGBA of 8 bits a channel.
     """
     with Image.open(path, formats=["TIFF"]) as image:
         if image.mode not in ("RGB", "RGBA"):
             raise ValueError(f"pixels are {image.mode}, not RGB or RGBA")
+        # Pillow calls 16-bit RGB `RGB` too, and drops the lower eight bits without a word.
+        bits = set(image.getexif()[ExifTags.Base.BitsPerSample])
+        if bits != {8}:
+            raise ValueError(f"channels have {max(bits)} bits, not 8")
         return np.asarray(image)[..., :3]
 
 

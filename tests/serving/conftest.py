@@ -38,12 +38,14 @@ def _local_server(base: Path, log: Path) -> Iterator[Server]:
             [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as process,
     ):
+        line = process.stdout.readline()
+        assert "ready on" in line, log.read_text()
         try:
-            line = process.stdout.readline()
-            assert "ready on" in line, log.read_text()
             yield Server(process, line, line.split()[-1])
         finally:
             process.terminate()
+            # Here, so that every server that the tests start is one more check of a clean end.
+            assert process.wait(timeout=60) == 0, log.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ SERVING = Path(__file__).parents[2] / "serving"
 CONFIG = SERVING / "config"
 
 # tensorflow-serving-api does not ship these two messages. Their fields, as TensorFlow Serving
-# declares them in session_bundle_config.proto and monitoring_config.proto (2.21).
+# declares them in session_bundle_config.proto and monitoring_config.proto.
 UNSHIPPED = """
     name: "unshipped.proto" syntax: "proto3" dependency: "google/protobuf/wrappers.proto"
     message_type {

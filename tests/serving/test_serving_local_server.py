@@ -50,14 +50,22 @@ def test_only_whole_versions_named_by_integers_count(export_base):
     assert newest_version(export_base) == export_base / str(NEWEST)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_exit_code_zero(start_server, number):
+def test_ctrl_c_ends_it_with_exit_code_zero(start_server):
+    """As SIGTERM does, by which the fixture ends every server and checks its exit code."""
     with start_server() as server:
         with Client(server.address) as client:
             assert client.status()[0].state == "AVAILABLE"
-        server.process.send_signal(number)
+        server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=60) == 0
         assert server.process.stdout.read() == ""
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "grpc"])
+def test_a_port_that_is_none_is_a_usage_error(port):
+    command = [sys.executable, "-m", "serving.local_server", "--model-base-path=x", "--port", port]
+    result = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "--port" in result.stderr.splitlines()[-1]
 
 
 def test_a_folder_without_a_model_is_explained(tmp_path):

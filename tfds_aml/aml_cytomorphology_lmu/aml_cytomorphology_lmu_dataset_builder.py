@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -17,7 +17,7 @@ from tfds_aml.aml_cytomorphology_lmu.download import (
 )
 from tfds_aml.folds import FOLDS
 from tfds_aml.images import encoded_as_png, unreadable
-from tfds_aml.problems import BadDownloadError, Problems, show_message_only_in_tfds_command
+from tfds_aml.problems import Problems, show_message_only_in_tfds_command
 
 IMAGE_SHAPE = (400, 400, 3)
 
@@ -32,8 +32,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
-    BUILDER_CONFIGS = [
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(
             name="complete",
             description="Every image that annotations.dat lists must be there, and no other.",
@@ -75,13 +75,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for path, reason in unreadable([i.file for i in download.images], IMAGE_SHAPE):
             problems.add("unreadable image: not a whole TIFF of 400x400", f"{path}: {reason}")
         problems.raise_if_any()
-        if not download.images:
-            raise BadDownloadError(f"None of the {download.listed:,} listed images is in {folder}.")
+
+        images_by_fold = {k: [i for i in download.images if i.fold == k] for k in FOLDS}
+        for fold in (k for k in FOLDS if not images_by_fold[k]):
+            problems.add("fold without an image: TFDS writes no empty split", f"fold_{fold}")
+        problems.raise_if_any()
 
         self._record(download)
         return {
-            f"fold_{k}": self._generate_examples([i for i in download.images if i.fold == k])
-            for k in FOLDS
+            f"fold_{k}": self._generate_examples(images) for k, images in images_by_fold.items()
         }
 
     def _record(self, download: Download) -> None:
@@ -103,9 +105,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"{len(download.images):,}",
             )
 
-    def _generate_examples(
-        self, images: list[ListedImage]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, images: list[ListedImage]) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.monotonic()
         for image, png in zip(images, encoded_as_png([i.file for i in images]), strict=True):
             annotation = image.annotation

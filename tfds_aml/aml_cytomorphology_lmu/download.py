@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ ANNOTATIONS = "annotations.dat"
 FOLD_FOLDER = "folds"
 SYNTHETIC_MARK = "SYNTHETIC.json"
 LEVELS_BELOW = 2
+NAN = "nan"  # how annotations.dat writes `not re-annotated`
 
 PUBLISHED_FOLDS = "published lists (folds/fold1.txt ... fold5.txt)"
 ASSIGNED_FOLDS = "assigned by the builder, stratified by class"
@@ -92,11 +94,10 @@ def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> D
         places.
     """
     annotation_file = _only(_annotation_files(folder), f"file {ANNOTATIONS}", folder)
-    annotations = read_annotations(annotation_file, problems)
+    annotations, listed_keys = read_annotations(annotation_file, problems)
     files = _image_files(_only(_image_roots(folder), "set of class folders with TIFFs", folder))
 
     file_by_key: dict[str, Path] = {}
-    listed_keys = {_key(a.path) for a in annotations}
     for path, file in files:
         key = _key(path)
         if key not in listed_keys:
@@ -123,29 +124,36 @@ def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> D
     return Download(images, len(annotations), fold_source, _is_synthetic(mark))
 
 
-def read_annotations(file: Path, problems: Problems) -> list[Annotation]:
+def read_annotations(file: Path, problems: Problems) -> tuple[list[Annotation], set[str]]:
     """Parses annotations.dat: path, label and two re-annotations, separated by one space.
 
     Args:
       file: annotations.dat.
-      problems: takes malformed lines, unknown codes, labels that contradict the folder, and
-        images listed twice.
+      problems: takes malformed lines, unknown codes, labels that contradict the folder, images
+        listed twice, and a file without a line.
 
     Returns:
-      The lines without a problem.
+      The lines without a problem, and the keys of the images of all lines: what is wrong with a
+      line is told once, its image is not an unlisted one as well.
     """
     annotations = []
+    keys = set()
     seen: dict[str, int] = {}
     lines = file.read_text(encoding="utf-8", errors="replace").rstrip("\r\n").splitlines()
+    if not lines:
+        problems.add("empty annotation file: it lists no image", str(file))
     for number, line in enumerate(lines, 1):
+        keys.add(_key(line.split(" ")[0]))
         annotation, problem = _parse(line)
+        where = f"line {number}: {line!r}"
         if annotation and (first := seen.setdefault(_key(annotation.path), number)) != number:
-            problem = f"image listed twice in {ANNOTATIONS} (first in line {first})"
+            problem = f"image listed twice in {ANNOTATIONS}"
+            where += f" (first in line {first})"
         if problem:
-            problems.add(problem, f"line {number}: {line!r}")
+            problems.add(problem, where)
         elif annotation:
             annotations.append(annotation)
-    return annotations
+    return annotations, keys
 
 
 def _parse(line: str) -> tuple[Annotation | None, str | None]:
@@ -154,11 +162,11 @@ def _parse(line: str) -> tuple[Annotation | None, str | None]:
     if len(fields) != 4 or not all(fields) or not _is_tiff(name) or "/" in name:
         return None, "malformed line: not `FOLDER/FILE.tiff CODE CODE CODE`"
     path, label, *reannotations = fields
-    first, second = (NOT_REANNOTATED if r == "nan" else r for r in reannotations)
-    if label not in CODES or not {first, second} <= {*CODES, UNCERTAIN, NOT_REANNOTATED}:
+    if label not in CODES or not {*reannotations} <= {*CODES, UNCERTAIN, NAN}:
         return None, "unknown code: not one of " + " ".join(CODES) + " (or UNC or nan, behind them)"
     if label != folder:
         return None, "label that contradicts the image's folder"
+    first, second = (NOT_REANNOTATED if r == NAN else r for r in reannotations)
     return Annotation(path, label, first, second), None
 
 
@@ -176,7 +184,7 @@ def _with_folds(
         problems.add("missing fold list: put all five there, or none", file)
     if absent:
         return [], PUBLISHED_FOLDS
-    names = {k: file.read_text().split() for k, file in lists.items()}
+    names = {k: f.read_text("utf-8", "replace").split() for k, f in lists.items()}
     folds_by_name = folds_by_image({k: [_stem(n) for n in names[k]] for k in FOLDS})
 
     for key in sorted(folds_by_name.keys() - {_stem(k) for k in listed_keys}):
@@ -187,8 +195,9 @@ def _with_folds(
         if len(found) == 1:
             placed.append(replace(image, fold=found[0]))
         else:
-            kind = "image in several fold lists" if found else "image in none of the fold lists"
-            problems.add(kind, image.annotation.path)
+            times = "more than once" if found else "nowhere"
+            where = "".join(f", fold{k}.txt" for k in found)
+            problems.add(f"image named {times} in the fold lists", image.annotation.path + where)
     return placed, PUBLISHED_FOLDS
 
 
@@ -221,11 +230,10 @@ def _image_roots(folder: Path) -> list[Path]:
 
 def _image_files(root: Path) -> list[tuple[str, Path]]:
     """(path within the download, file) of every TIFF under the image root, sorted."""
-    return [
-        (str(f.relative_to(root)), f)
-        for f in sorted(root.rglob("*"))
-        if _is_tiff(f.name) and f.is_file()
-    ]
+    # Not rglob: it passes by class folders that are links to another disk.
+    walk = os.walk(root, followlinks=True)
+    files = sorted(Path(folder, name) for folder, _, names in walk for name in names)
+    return [(str(f.relative_to(root)), f) for f in files if _is_tiff(f.name) and f.is_file()]
 
 
 def _only(found: list[Path], what: str, folder: Path) -> Path:

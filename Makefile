@@ -1,0 +1,41 @@
+# make demo    the whole way, from a folder of TIFFs to a served answer (DATA=<TCIA download>)
+# make test    every test
+# make lint    ruff and mypy
+# make setup   the environment, in .venv; the others call it
+# make lock    renews requirements.lock from pyproject.toml
+
+SHELL := /bin/bash
+BIN := .venv/bin
+MADE_FROM := .venv/.made-from
+# What an environment depends on: where it stands, and what it was made from.
+INPUTS = pwd && sha256sum requirements.lock pyproject.toml
+
+.PHONY: demo test lint setup lock
+
+demo: setup
+	@$(BIN)/python -m leuko_tf.demo $(if $(DATA),--data "$(DATA)")
+
+test: setup
+	@$(BIN)/python -m pytest -n 2
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+setup:
+	@if [ "$$($(INPUTS))" = "$$(cat $(MADE_FROM) 2>/dev/null)" ]; then exit 0; fi; set -e; \
+	for python in $(PYTHON) python3 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; \
+	  then found=$$python; break; fi; done; \
+	if [ -z "$$found" ]; then echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=..." >&2; exit 1; fi; \
+	echo "making .venv with $$($$found --version): about 3 GB, a few minutes"; \
+	rm -rf .venv; \
+	if ! $$found -m venv .venv; then rm -rf .venv; \
+	  echo "error: $$found cannot make an environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; fi; \
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .; \
+	$(INPUTS) > $(MADE_FROM)
+
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-emit-index-url --quiet --upgrade -o requirements.lock
