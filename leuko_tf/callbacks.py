@@ -22,9 +22,10 @@ class StopOnNaN(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if not math.isfinite((logs or {})["loss"]):
+        loss = (logs or {})["loss"]
+        if not math.isfinite(loss):
             raise UserError(
-                f"The loss became {logs['loss']} in epoch {self._epoch + 1}, step {batch + 1}. "
+                f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. "
                 "The models saved so far are of earlier epochs. Try a lower "
                 "optimizer.learning_rate in a new work folder."
             )
@@ -44,7 +45,9 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seconds = time.monotonic() - self._start
         entry = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
-        entry["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        entry["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
         entry["seconds"] = round(seconds, 3)
         entry["images_per_second"] = round(self._images / seconds, 1)
         with self._file.open("a") as log:

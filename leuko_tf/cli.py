@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command; bad input ends in one line on stderr and exit status 1."""
-    # TensorFlow's own start-up lines would bury ours; its errors still show.
+    # TensorFlow's own warnings would bury ours; its errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         main()
@@ -45,3 +46,29 @@ def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON. Not-a-number is refused: it is no JSON."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow and looks for devices, without the lines that this prints.
+
+    On a machine without a GPU TensorFlow 2.21 tells so six times, as an error among others, before
+    its log level holds. With TF_CPP_MIN_LOG_LEVEL below 2 the lines come; so they do if the
+    import fails.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            held_back.seek(0)
+            os.write(stderr, held_back.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

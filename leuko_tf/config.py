@@ -197,7 +197,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     except Exception as error:  # PyYAML's errors are several types; each tells line and column
         raise UserError(f"{file} is not a YAML file that can be read: {error}") from error
     merged = OmegaConf.structured(Config)
-    for source, part in ((str(file), settings), ("command line", OmegaConf.from_dotlist(overrides))):
+    for source, part in (
+        (str(file), settings),
+        ("command line", OmegaConf.from_dotlist(overrides)),
+    ):
         try:
             merged = OmegaConf.merge(merged, part)
         except OmegaConfBaseException as error:
@@ -219,7 +222,9 @@ def save_config(config: Config, path: Path) -> None:
 def differences(one: Config, other: Config) -> list[str]:
     """Lists the keys in which two configurations differ, as `key: value -> value`."""
     flat_one, flat_other = _flatten(one), _flatten(other)
-    return [f"{k}: {flat_one[k]} -> {flat_other[k]}" for k in flat_one if flat_one[k] != flat_other[k]]
+    return [
+        f"{k}: {flat_one[k]} -> {flat_other[k]}" for k in flat_one if flat_one[k] != flat_other[k]
+    ]
 
 
 def find_config(path: str | Path) -> Path:

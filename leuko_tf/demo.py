@@ -6,7 +6,6 @@ is also the list of what to type. Without --data it draws a synthetic smear firs
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -62,7 +61,7 @@ def demo(data: Path | None, workdir: Path) -> None:
     images = _held_out_images(evaluation / "predictions.parquet", folder)
     _module("leuko_tf.saliency", "--model", model, "--out", workdir / "saliency", *images)
     _module("leuko_tf.export", "--model", model, "--out", exports)
-    with _local_server(exports) as address:
+    with _local_server(exports, workdir / "server.log") as address:
         _module("serving.client", "--address", address, *images)
 
     accuracy = json.loads((evaluation / "metrics.json").read_text())["accuracy"]
@@ -87,7 +86,7 @@ def _command(*words: object) -> None:
     """Shows a command, runs it with this interpreter's environment, and stops the demo on failure."""
     shown, command = _as_command(*words)
     _say(f"$ {shown}")
-    status = subprocess.run(command).returncode
+    status = subprocess.run(command, check=False).returncode
     if status:
         raise UserError(f"this command ended with status {status}: {shown}")
 
@@ -100,18 +99,21 @@ def _as_command(*words: object) -> tuple[str, list[str]]:
 
 
 @contextmanager
-def _local_server(exports: Path) -> Iterator[str]:
+def _local_server(exports: Path, log: Path) -> Iterator[str]:
     """Runs the local server on a free port of loopback; gives its address, and stops it."""
     shown, command = _as_command(
         *("python", "-m", "serving.local_server", "--model-base-path", exports, "--port", 0)
     )
     _say(f"$ {shown} &")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         try:
             assert server.stdout is not None
             line = next((text for text in server.stdout if READY in text), "")
             if not line:
-                raise UserError("the local server ended before it was ready")
+                raise UserError(f"the local server ended before it was ready; {log} tells why")
             print(line, end="")
             yield line.strip().rpartition(READY)[2]
         finally:
@@ -130,7 +132,9 @@ def _held_out_images(predictions: Path, folder: Path) -> list[Path]:
 
     table, _ = read_predictions(predictions)
     ids = table.groupby("label")["id"].first()
-    chosen = [ids[code] for code in LINEAGE_ORDER if code in ids][:: max(1, len(ids) // ASKED_CLASSES)]
+    chosen = [ids[code] for code in LINEAGE_ORDER if code in ids][
+        :: max(1, len(ids) // ASKED_CLASSES)
+    ]
     return [next(folder.rglob(f"{path}*")) for path in chosen]
 
 
@@ -149,8 +153,6 @@ def main() -> None:
     if arguments.data and not arguments.data.is_dir():
         raise UserError(f"--data {arguments.data} is no folder")
     workdir = arguments.workdir or Path("runs", "demo-data" if arguments.data else "demo")
-    # The commands' own output is what a newcomer shall see, not TensorFlow's search for a GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     demo(arguments.data, workdir)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leuko_tf.classes import CODES, REANNOTATIONS
-from leuko_tf.cli import UserError, run, write_json
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
@@ -112,7 +112,9 @@ def _folds(split: str) -> list[int]:
     try:
         return [known[name] for name in split.split("+")]
     except KeyError as error:
-        raise UserError(f"--split takes fold_1 to fold_5, joined by +. Received: {split}") from error
+        raise UserError(
+            f"--split takes fold_1 to fold_5, joined by +. Received: {split}"
+        ) from error
 
 
 def main() -> None:
@@ -142,6 +144,7 @@ def main() -> None:
             split = split or f"fold_{trained.held_out_fold}"
         if not dataset or not split:
             raise UserError(f"No config.yaml beside {arguments.model}: give --dataset and --split.")
+        import_tensorflow_quietly()
         predictions = predict_folds(
             arguments.model, dataset, data_dir, _folds(split), arguments.out
         )

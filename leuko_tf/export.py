@@ -1,4 +1,6 @@
-"""Exports a model for TensorFlow Serving: `python -m leuko_tf.export --model M --out exports/leuko`.
+"""Exports a model for TensorFlow Serving.
+
+  python -m leuko_tf.export --model runs/x/best.keras --out exports/leuko
 
 Each call publishes a new version, `exports/leuko/<integer>`: a SavedModel with two signatures of
 the same outputs,
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.cli import UserError, run
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 
 if TYPE_CHECKING:
     import keras
@@ -141,6 +143,7 @@ def main() -> None:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a file; name a folder")
 
+    import_tensorflow_quietly()
     from leuko_tf.models import describe_model, load_model
 
     version = export(load_model(arguments.model), arguments.out, describe_model(arguments.model))

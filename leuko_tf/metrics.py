@@ -38,7 +38,9 @@ def compute_metrics(table: pd.DataFrame) -> dict[str, Any]:
             ).tolist(),
         },
         "questions": {
-            name: binary_question(table["label"].isin(codes).to_numpy(), question_score(scores, codes))
+            name: binary_question(
+                table["label"].isin(codes).to_numpy(), question_score(scores, codes)
+            )
             for name, codes in QUESTIONS.items()
         },
     }

@@ -58,8 +58,7 @@ def resnext(
     """
     if width % cardinality:
         raise ValueError(
-            "`cardinality` must divide `width`. "
-            f"Received: cardinality={cardinality}, width={width}"
+            f"`cardinality` must divide `width`. Received: cardinality={cardinality}, width={width}"
         )
     net = _Parts(cardinality, activation, batch_norm_momentum)
     images = keras.Input((None, None, 3), name=INPUT_NAME)

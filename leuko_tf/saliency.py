@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from leuko_tf.classes import BY_CODE, CODES
-from leuko_tf.cli import UserError, run, written_aside
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
 
 if TYPE_CHECKING:
     import keras
@@ -172,6 +172,7 @@ def main() -> None:
         raise UserError(f"Figures are named after their images; several are {doubled.pop()}")
     pictures = [read_image(path) for path in arguments.images]
 
+    import_tensorflow_quietly()
     import numpy as np
     from tqdm import tqdm
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import leuko_tf
-from leuko_tf.cli import UserError, run, write_json
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 from leuko_tf.config import Config, differences, load_config, save_config
 
 if TYPE_CHECKING:
@@ -175,7 +175,9 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
     try:
         model = keras.models.load_model(last)
     except (ValueError, OSError) as error:
-        raise UserError(f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew.") from error
+        raise UserError(
+            f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
+        ) from error
     done = int(model.optimizer.iterations) // steps
     callbacks.truncate_log(workdir, done)
     if done < config.train.epochs:
@@ -246,6 +248,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.settings)
+    import_tensorflow_quietly()
     train(config, arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
 
 

@@ -38,7 +38,7 @@ def write_report(table: pd.DataFrame, metrics: dict[str, Any], path: Path) -> No
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
     page = environment.get_template("report.html.j2").render(
         metrics=metrics,
         source=metrics["source"],

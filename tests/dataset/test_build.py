@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import build, read_back
+from dataset_builds import build, read_back
 from PIL import Image
 from small_download import pixels, rows, write_download, write_fold_lists
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import build, read_back
+from dataset_builds import build, read_back
 from PIL import Image
 
 from tfds_aml.aml_cytomorphology_lmu.download import Annotation, read_annotations
@@ -125,7 +125,7 @@ def test_every_original_is_in_the_fold_that_its_published_list_says(builder, exa
     assert builder.info.metadata["folds"].startswith("published lists")
 
 
-def test_the_build_says_that_18204_images_are_missing(download, builder, tmp_path, caplog):
+def test_the_build_says_that_18204_images_are_missing(download, tmp_path, caplog):
     with pytest.raises(BadDownloadError, match=r"18,204 problems\.\n- 18,204 x missing image:"):
         build(download, tmp_path, "complete")
     with caplog.at_level(logging.WARNING, logger="absl"):
