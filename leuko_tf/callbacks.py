@@ -55,7 +55,7 @@ class EpochLog(keras.callbacks.Callback):
 
 
 class SaveModels(keras.callbacks.Callback):
-    """Saves `best.keras`, for use, where the epoch is the best so far; then `last.keras`, to resume.
+    """Saves `best.keras`, to use, if the epoch is the best so far; then `last.keras`, to resume.
 
     The best model is plain: float32, no optimizer, averaged weights if the training averages.
     Its file is written before the last one, which marks the epoch as done.

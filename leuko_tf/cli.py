@@ -16,8 +16,8 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command; bad input ends in one line on stderr and exit status 1."""
-    # TensorFlow's own warnings would bury ours; its errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's own lines would bury ours; what really fails there raises an exception, too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         main()
     except UserError as error:
@@ -63,8 +63,10 @@ def import_tensorflow_quietly() -> None:
         os.dup2(held_back.fileno(), 2)
         try:
             import tensorflow as tf
+            from absl import logging
 
             tf.config.list_physical_devices()
+            logging.set_verbosity(logging.ERROR)
         except BaseException:
             held_back.seek(0)
             os.write(stderr, held_back.read())

@@ -19,7 +19,7 @@ from leuko_tf.classes import LINEAGE_ORDER
 from leuko_tf.cli import UserError, run
 
 DATASET = "aml_cytomorphology_lmu"
-IMAGES = 1000
+IMAGES = 1500
 ASKED_CLASSES = 6
 READY = " ready on "
 
@@ -83,7 +83,7 @@ def _module(name: str, *arguments: object) -> None:
 
 
 def _command(*words: object) -> None:
-    """Shows a command, runs it with this interpreter's environment, and stops the demo on failure."""
+    """Shows a command, runs it in this environment, and stops the demo if it fails."""
     shown, command = _as_command(*words)
     _say(f"$ {shown}")
     status = subprocess.run(command, check=False).returncode

@@ -138,7 +138,7 @@ def draw(explanation: Explanation, title: str, path: Path) -> None:
             panel.set_title(heading, fontsize=10)
             panel.set_axis_off()
     with written_aside(path) as aside:
-        figure.savefig(aside, format="png", dpi=110)
+        figure.savefig(aside, format="png", dpi=110, metadata={"Title": title})
 
 
 def read_image(path: Path) -> "np.ndarray":

@@ -178,6 +178,13 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
         raise UserError(
             f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
         ) from error
+    # The loaded optimizer has its numbers, but no longer knows which weights are spared from
+    # decay: Keras does not save that. So it is made anew, and given the numbers.
+    numbers = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+    compiled(model, config, steps)
+    model.optimizer.build(model.trainable_variables)
+    for variable, number in zip(model.optimizer.variables, numbers, strict=True):
+        variable.assign(number)
     done = int(model.optimizer.iterations) // steps
     callbacks.truncate_log(workdir, done)
     if done < config.train.epochs:

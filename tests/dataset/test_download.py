@@ -211,10 +211,11 @@ def test_a_link_that_leads_nowhere_is_a_missing_image(download):
     assert ids(read(download, allow_missing=True)) == IDS[1:]
 
 
-def test_hidden_files_and_other_files_are_no_images(download):
+def test_hidden_files_and_folders_and_other_files_are_passed_by(download):
     for name in ("._NGS_0001.tiff", ".DS_Store", "Thumbs.db", "readme.txt"):
         (download / "NGS" / name).touch()
-    (download / ".hidden" / "NGS").mkdir(parents=True)
+    (download / ".hidden").mkdir()
+    (download / ".hidden" / "annotations.dat").touch()
     assert ids(read(download)) == IDS
 
 

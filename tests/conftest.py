@@ -1,0 +1,75 @@
+"""Small real things, made once: a synthetic smear, its data set, a trained and an exported model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+IMAGES = 150  # ten of each class
+
+# Learns nothing much, but has every part: grouped convolutions, two stages, a schedule.
+TINY = [
+    "data.samples_per_class=8",
+    "data.batch_size=24",
+    "model.input_size=32",
+    "model.blocks=[1,1]",
+    "model.stem_width=8",
+    "model.width=16",
+    "model.cardinality=4",
+    "train.epochs=2",
+]
+
+
+@pytest.fixture(scope="session")
+def smear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic smear as a download folder."""
+    from tfds_aml.synthetic_smear.smear import write_smear
+
+    folder = tmp_path_factory.mktemp("download") / "smear"
+    write_smear(folder, IMAGES, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TFDS folder with the smear, built."""
+    import tensorflow_datasets as tfds
+
+    import tfds_aml  # noqa: F401
+
+    folder = tmp_path_factory.mktemp("tfds")
+    tfds.builder("aml_cytomorphology_lmu", data_dir=folder).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=str(smear))
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(data_dir: Path) -> list[str]:
+    """Settings of a training that takes seconds."""
+    return [*TINY, f"data.data_dir={data_dir}"]
+
+
+@pytest.fixture(scope="session")
+def workdir(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a finished training."""
+    from leuko_tf.config import load_config
+    from leuko_tf.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(load_config("demo.yaml", tiny), folder, verbose=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's base folder with one exported version."""
+    from leuko_tf.export import export
+    from leuko_tf.models import describe_model, load_model
+
+    base = tmp_path_factory.mktemp("exports") / "leuko"
+    model = workdir / "best.keras"
+    export(load_model(model), base, describe_model(model))
+    return base

@@ -1,0 +1,400 @@
+"""The grouped convolution against separate convolutions, and the input scaling against Pillow."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from leuko_tf import layers
+from leuko_tf.layers import CellScaling, GroupedConv2D
+
+NATIVE = layers._native_convolution
+PORTABLE = layers._block_diagonal_convolution
+
+
+def _random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def _bfloat16_exact(values: np.ndarray) -> np.ndarray:
+    """Rounds to what bfloat16 can hold, so that a comparison sees only the computation's error."""
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32).numpy()
+
+
+def _separate_convolutions(inputs, kernel, bias, groups, strides, padding):
+    """As the paper's network was built: a slice, a convolution and a bias a group, then concat."""
+    outputs = [
+        tf.nn.conv2d(part, group_kernel, strides, padding.upper()) + group_bias
+        for part, group_kernel, group_bias in zip(
+            tf.split(inputs, groups, axis=-1),
+            tf.split(kernel, groups, axis=-1),
+            tf.split(bias, groups),
+            strict=True,
+        )
+    ]
+    return tf.concat(outputs, axis=-1)
+
+
+def _with_gradients(function, *arguments) -> list[np.ndarray]:
+    """The function's value, and the gradients of a random projection of it, as float32."""
+    arguments = [tf.convert_to_tensor(a) for a in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        value = function(*arguments)
+        weights = _bfloat16_exact(_random(tuple(value.shape), seed=9))
+        projection = tf.reduce_sum(tf.cast(value, tf.float32) * weights)
+    results = [value, *tape.gradient(projection, arguments)]
+    return [tf.cast(r, tf.float32).numpy() for r in results]
+
+
+def _layer_with_gradients(layer, inputs, kernel, bias) -> list[np.ndarray]:
+    """The same of a layer that is given this kernel and bias."""
+    if not layer.built:
+        layer.build(inputs.shape)
+    layer.set_weights([kernel, bias])
+    inputs = tf.cast(inputs, layer.compute_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = layer(inputs)
+        weights = _bfloat16_exact(_random(tuple(value.shape), seed=9))
+        projection = tf.reduce_sum(tf.cast(value, tf.float32) * weights)
+    variables = [layer.kernel.value, layer.bias.value]
+    results = [value, *tape.gradient(projection, [inputs, *variables])]
+    return [tf.cast(r, tf.float32).numpy() for r in results]
+
+
+def _assert_all_close(received, expected, tolerance, bias_tolerance=None):
+    """Compares outputs and gradients, each relative to its own largest value."""
+    names = ("output", "input gradient", "kernel gradient", "bias gradient")
+    for name, a, b in zip(names, received, expected, strict=False):
+        assert a.shape == b.shape, name
+        error = np.abs(a - b).max() / max(1.0, np.abs(b).max())
+        allowed = bias_tolerance if bias_tolerance and name.startswith("bias") else tolerance
+        # Written so that not-a-number fails.
+        assert error <= allowed, f"{name}: {error}"
+
+
+class TestAgainstSeparateConvolutions:
+    """32 groups of 4 channels, the paper's first stage, in float32."""
+
+    @pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
+    @pytest.mark.parametrize("padding", ["same", "valid"])
+    @pytest.mark.parametrize("strides", [1, 2])
+    @pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9)])
+    def test_output_and_all_gradients_are_those_of_32_convolutions(
+        self, size, strides, padding, portable
+    ):
+        inputs = _random((2, *size, 128))
+        kernel, bias = _random((3, 3, 4, 128)) / 6, _random((128,))
+        expected = _with_gradients(
+            lambda x, k, b: _separate_convolutions(x, k, b, 32, strides, padding),
+            inputs,
+            kernel,
+            bias,
+        )
+        layer = GroupedConv2D(128, 3, strides=strides, padding=padding, groups=32)
+        layer.portable = portable
+        _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 5), (2, 2)])
+    def test_a_stride_over_a_single_row_or_column_changes_nothing(self, size):
+        inputs, kernel, bias = _random((3, *size, 16)), _random((3, 3, 4, 16)) / 6, _random((16,))
+        expected = _with_gradients(
+            lambda x, k, b: _separate_convolutions(x, k, b, 4, 2, "same"), inputs, kernel, bias
+        )
+        layer = GroupedConv2D(16, 3, strides=2, padding="same", groups=4)
+        _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
+
+    def test_one_group_is_an_ordinary_convolution(self):
+        inputs, kernel, bias = _random((2, 6, 5, 8)), _random((3, 3, 8, 12)), _random((12,))
+        expected = _with_gradients(
+            lambda x, k, b: tf.nn.conv2d(x, k, 1, "SAME") + b, inputs, kernel, bias
+        )
+        layer = GroupedConv2D(12, 3, padding="same")
+        _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
+
+    def test_dilation_is_applied(self):
+        inputs, kernel, bias = _random((1, 9, 9, 8)), _random((3, 3, 4, 8)), _random((8,))
+        expected = tf.concat(
+            [
+                tf.nn.conv2d(inputs[..., :4], kernel[..., :4], 1, "SAME", dilations=2),
+                tf.nn.conv2d(inputs[..., 4:], kernel[..., 4:], 1, "SAME", dilations=2),
+            ],
+            axis=-1,
+        )
+        for portable in (False, True):
+            layer = GroupedConv2D(8, 3, padding="same", groups=2, dilation_rate=2)
+            layer.portable = portable
+            layer.build(inputs.shape)
+            layer.set_weights([kernel, bias])
+            np.testing.assert_allclose(layer(inputs), expected + bias, atol=1e-4)
+
+
+class TestBfloat16:
+    """Against float32 on inputs and kernels that bfloat16 holds exactly.
+
+    oneDNN accumulates in float32, so what is left is the rounding of results (relative 2^-9) and,
+    in the gradients, of the output's gradient once more: 1 % of the largest value covers it some
+    twofold. The bias' gradient TensorFlow sums in bfloat16, here over up to 168 terms. Garbage
+    exceeds both by orders of magnitude.
+    """
+
+    TOLERANCES = (0.01, 0.05)
+
+    @staticmethod
+    def _fill_free_memory():
+        """Leaves large numbers in freed blocks: an operation that forgets to write shows them."""
+        for length in (64, 256, 1024, 4096, 16384, 65536):
+            blocks = [tf.fill((length,), tf.constant(1e30)) for _ in range(8)]
+            del blocks
+
+    @pytest.mark.parametrize("groups", [1, 4, 16])
+    @pytest.mark.parametrize("strides", [1, 2])
+    @pytest.mark.parametrize(
+        "size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 4), (3, 3), (7, 8)]
+    )
+    def test_output_and_gradients_are_those_of_float32(self, size, strides, groups):
+        inputs = _bfloat16_exact(_random((3, *size, 16)))
+        kernel = _bfloat16_exact(_random((3, 3, 16 // groups, 16)) / 4)
+        bias = _bfloat16_exact(_random((16,)))
+        expected = _with_gradients(
+            lambda x, k, b: _separate_convolutions(x, k, b, groups, strides, "same"),
+            inputs,
+            kernel,
+            bias,
+        )
+        layer = GroupedConv2D(
+            16, 3, strides=strides, padding="same", groups=groups, dtype="mixed_bfloat16"
+        )
+        for _ in range(3):
+            self._fill_free_memory()
+            received = _layer_with_gradients(layer, inputs, kernel, bias)
+            _assert_all_close(received, expected, *self.TOLERANCES)
+
+    def test_the_mixed_policy_keeps_float32_variables_and_gives_bfloat16(self):
+        layer = GroupedConv2D(8, 3, groups=2, dtype="mixed_bfloat16")
+        assert layer(_random((1, 5, 5, 4))).dtype == tf.bfloat16
+        assert {v.dtype for v in layer.variables} == {"float32"}
+
+
+@st.composite
+def _grouped_shapes(draw):
+    groups = draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16, 32]))
+    depth, filters = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    size = draw(st.tuples(st.integers(3, 6), st.integers(3, 6)))
+    return groups, depth, filters, size
+
+
+class TestPortable:
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    @given(_grouped_shapes(), st.integers(1, 2), st.sampled_from(["SAME", "VALID"]))
+    def test_block_diagonal_equals_native(self, shape, stride, padding):
+        groups, depth, filters, size = shape
+        inputs = _random((2, *size, groups * depth))
+        kernel = _random((3, 3, depth, groups * filters))
+        arguments = (groups, (stride, stride), padding, (1, 1))
+        native = _with_gradients(lambda x, k: NATIVE(x, k, *arguments), inputs, kernel)
+        portable = _with_gradients(lambda x, k: PORTABLE(x, k, *arguments), inputs, kernel)
+        _assert_all_close(portable, native, 1e-5)
+
+    @given(st.integers(1, 500), st.integers(1, 500))
+    def test_the_largest_divisor_divides_and_no_larger_one_does(self, number, at_most):
+        found = layers._largest_divisor(number, at_most)
+        assert number % found == 0
+        assert found <= at_most
+        assert not any(number % d == 0 for d in range(found + 1, min(at_most, number) + 1))
+
+    def test_a_portable_graph_holds_no_grouped_convolution(self):
+        """A server's build may lack oneDNN: each convolution's kernel must be as deep as its input.
+
+        The native graph is the counter-example that shows that the check can fail.
+        """
+        assert not self._grouped_convolutions(portable=True)
+        assert self._grouped_convolutions(portable=False)
+
+    @staticmethod
+    def _grouped_convolutions(portable: bool) -> list[tf.Operation]:
+        layer = GroupedConv2D(64, 3, padding="same", groups=16)
+        layer.portable = portable
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec((2, 8, 8, 64))).graph
+        return [
+            op
+            for op in graph.get_operations()
+            if op.type == "Conv2D" and op.inputs[0].shape[-1] != op.inputs[1].shape[2]
+        ]
+
+
+class TestTracing:
+    @pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
+    def test_no_function_in_the_graph_must_be_compiled_with_xla(self, portable):
+        layer = GroupedConv2D(8, 3, padding="same", groups=4)
+        layer.portable = portable
+        concrete = tf.function(layer).get_concrete_function(tf.TensorSpec((2, 8, 8, 8)))
+        assert not self._marked_for_xla(concrete)
+
+    def test_the_check_finds_the_mark_that_keras_own_layer_leaves(self):
+        layer = keras.layers.Conv2D(8, 3, padding="same", groups=4)
+        concrete = tf.function(layer).get_concrete_function(tf.TensorSpec((2, 8, 8, 8)))
+        assert self._marked_for_xla(concrete)
+
+    @staticmethod
+    def _marked_for_xla(concrete) -> list[str]:
+        definition = concrete.graph.as_graph_def()
+        marked = [f.signature.name for f in definition.library.function
+                  if f.attr["_XlaMustCompile"].b]  # fmt: skip
+        nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+        return marked + [n.name for n in nodes if n.attr["_XlaMustCompile"].b]
+
+    @pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
+    @pytest.mark.parametrize("strides", [1, 2])
+    def test_under_xla_output_and_gradients_are_the_same(self, strides, portable):
+        inputs, kernel, bias = _random((2, 5, 4, 8)), _random((3, 3, 2, 8)), _random((8,))
+        layer = GroupedConv2D(8, 3, strides=strides, padding="same", groups=4)
+        layer.portable = portable
+        expected = _layer_with_gradients(layer, inputs, kernel, bias)
+        weights = _bfloat16_exact(_random(expected[0].shape, seed=9))
+
+        @tf.function(jit_compile=True)
+        def compiled(inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                value = layer(inputs)
+                projection = tf.reduce_sum(value * weights)
+            variables = [layer.kernel.value, layer.bias.value]
+            return value, *tape.gradient(projection, [inputs, *variables])
+
+        received = [r.numpy() for r in compiled(tf.constant(inputs))]
+        _assert_all_close(received, expected, 1e-5)
+
+
+WITHOUT_ONEDNN = """
+import numpy as np, tensorflow as tf
+from leuko_tf import layers
+given = np.load({given!r})
+assert not layers._has_grouped_kernels()
+layer = layers.GroupedConv2D(32, 3, strides=2, padding="same", groups=8)
+layer.build(given["inputs"].shape)
+layer.set_weights([given["kernel"], given["bias"]])
+inputs = tf.constant(given["inputs"])
+
+@tf.function
+def with_gradients():
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = layer(inputs)
+        projection = tf.reduce_sum(value * given["weights"])
+    variables = [layer.kernel.value, layer.bias.value]
+    return value, *tape.gradient(projection, [inputs, *variables])
+
+np.savez({answer!r}, *(r.numpy() for r in with_gradients()))
+"""
+
+
+def test_without_onednn_output_and_gradients_are_the_same(tmp_path):
+    inputs, kernel, bias = _random((2, 7, 6, 32)), _random((3, 3, 4, 32)), _random((32,))
+    expected = _with_gradients(
+        lambda x, k, b: _separate_convolutions(x, k, b, 8, 2, "same"), inputs, kernel, bias
+    )
+    weights = _bfloat16_exact(_random(expected[0].shape, seed=9))
+    given, answer = tmp_path / "given.npz", tmp_path / "answer.npz"
+    np.savez(given, inputs=inputs, kernel=kernel, bias=bias, weights=weights)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ONEDNN.format(given=str(given), answer=str(answer))],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(answer) as received:
+        _assert_all_close([received[f"arr_{i}"] for i in range(4)], expected, 1e-5)
+
+
+class TestSaving:
+    def test_config_round_trip_keeps_every_argument(self):
+        layer = GroupedConv2D(
+            12, (3, 5), strides=2, padding="same", groups=3, use_bias=False, name="grouped"
+        )
+        again = GroupedConv2D.from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert again.groups == 3
+        assert not again.use_bias
+
+        scaling = CellScaling(32, name="scaling")
+        again = CellScaling.from_config(scaling.get_config())
+        assert (again.size, again.name, again.compute_dtype) == (32, "scaling", "float32")
+
+    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+    def test_a_saved_model_predicts_the_same(self, policy, tmp_path):
+        inputs = keras.Input((None, None, 3))
+        x = CellScaling(8)(inputs)
+        x = keras.layers.Conv2D(8, 1, dtype=policy)(x)
+        x = GroupedConv2D(8, 3, padding="same", groups=4, dtype=policy)(x)
+        model = keras.Model(inputs, x)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert type(again.layers[-1]) is GroupedConv2D
+        assert again.layers[-1].dtype_policy.name == policy
+        images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
+        np.testing.assert_array_equal(
+            np.asarray(again(images), np.float32), np.asarray(model(images), np.float32)
+        )
+
+    def test_the_layer_can_be_subclassed_search_finds_a_conv2d(self):
+        """CAM tools look for the last `Conv2D` by isinstance."""
+        assert isinstance(GroupedConv2D(4, 3), keras.layers.Conv2D)
+
+
+class TestCellScaling:
+    @pytest.fixture
+    def images(self) -> np.ndarray:
+        return np.random.default_rng(1).integers(0, 256, (3, 20, 20, 3), np.uint8)
+
+    def test_at_equal_size_it_only_divides_by_255(self, images):
+        expected = images.astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(CellScaling(20)(images), expected)
+
+    def test_at_equal_size_that_the_graph_does_not_know_it_changes_nothing_either(self, images):
+        """An exported model takes any size, so there the resizing runs also at equal size."""
+        layer = CellScaling(20)
+        scale = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+        np.testing.assert_allclose(scale(images), images / 255.0, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [(40, 40), (31, 50), (13, 11), (400, 400)])
+    def test_it_resizes_as_pillow_does_with_antialiasing(self, size):
+        """Pillow rounds to whole grey levels after each of its two passes: one level's worth."""
+        image = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+        expected = Image.fromarray(image).resize((20, 20), Image.Resampling.BILINEAR)
+        received = CellScaling(20)(image[np.newaxis])[0].numpy() * 255
+        assert np.abs(received - np.asarray(expected, np.float32)).max() <= 1.01
+
+    def test_it_computes_in_float32_also_under_a_mixed_policy(self, images):
+        expected = CellScaling(10)(images)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            received = CellScaling(10)(images)
+        finally:
+            keras.config.set_dtype_policy(before)
+        assert received.dtype == tf.float32
+        np.testing.assert_array_equal(received, expected)
+
+    @pytest.mark.parametrize("size", [20, 9])
+    def test_uint8_and_float_images_give_the_same(self, images, size):
+        layer = CellScaling(size)
+        np.testing.assert_array_equal(layer(images), layer(images.astype(np.float32)))
+
+    def test_the_output_shape_is_known_before_the_call(self):
+        assert CellScaling(9).compute_output_shape((None, None, None, 3)) == (None, 9, 9, 3)
+        assert tuple(CellScaling(9)(keras.Input((None, None, 3))).shape) == (None, 9, 9, 3)
+
+    def test_it_has_nothing_to_train(self):
+        layer = CellScaling(9)
+        layer(np.zeros((1, 4, 4, 3), np.uint8))
+        assert layer.weights == []

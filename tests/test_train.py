@@ -1,0 +1,174 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from leuko_tf.callbacks import read_log
+from leuko_tf.cli import UserError
+from leuko_tf.config import load_config
+from leuko_tf.train import train
+
+
+def command(workdir: Path, settings: list[str]) -> list[str]:
+    words = ["-m", "leuko_tf.train", "--config", "demo.yaml", "--workdir", str(workdir)]
+    return [sys.executable, *words, *settings]
+
+
+def run_command(workdir: Path, settings: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(workdir, settings), capture_output=True, text=True, check=False)
+
+
+def test_work_folder_holds_what_the_readme_promises(workdir: Path, tiny: list[str]) -> None:
+    assert load_config(workdir / "config.yaml") == load_config("demo.yaml", tiny)
+    run = json.loads((workdir / "run.json").read_text())
+    assert run["dataset"]["synthetic"] is True
+    assert run["versions"]["keras"] == keras.__version__
+    assert run["git_revision"] is None or len(run["git_revision"]) >= 40
+    log = read_log(workdir)
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert {"loss", "accuracy", "val_loss", "learning_rate", "images_per_second"} <= log[0].keys()
+    assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
+    assert not [f for f in workdir.iterdir() if f.name.startswith(".")]
+
+
+def test_best_model_is_ready_for_use_and_last_one_for_training(workdir: Path) -> None:
+    best = keras.models.load_model(workdir / "best.keras")
+    last = keras.models.load_model(workdir / "last.keras")
+    images = np.random.default_rng(0).integers(0, 256, (3, 400, 400, 3), np.uint8)
+    assert best.predict(images, verbose=0).shape == (3, 15)
+    assert getattr(best, "optimizer", None) is None
+    assert int(last.optimizer.iterations) == 2 * (15 * 8 // 24)
+
+
+def test_killed_training_resumes_to_the_same_curve_as_an_unbroken_one(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    settings = [*tiny, "train.epochs=5", "train.deterministic=true"]
+    unbroken = tmp_path / "unbroken"
+    assert run_command(unbroken, settings).returncode == 0
+
+    broken = tmp_path / "broken"
+    with subprocess.Popen(command(broken, settings), stdout=subprocess.DEVNULL) as process:
+        while len(read_log(broken)) < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the training ended before it could be killed"
+    assert len(read_log(broken)) < 5
+
+    resumed = run_command(broken, settings)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming" in resumed.stdout
+    expected, got = read_log(unbroken), read_log(broken)
+    assert [e["epoch"] for e in got] == [1, 2, 3, 4, 5]
+    for key in ("loss", "accuracy", "val_loss", "learning_rate"):
+        np.testing.assert_allclose(
+            [e[key] for e in got], [e[key] for e in expected], rtol=1e-5, atol=1e-7, err_msg=key
+        )
+    last = keras.models.load_model(broken / "last.keras")
+    assert int(last.optimizer.iterations) == 5 * (15 * 8 // 24)
+    assert len(json.loads((broken / "run.json").read_text())["resumed"]) == 1
+
+
+def test_finished_training_is_left_as_it_is(
+    workdir: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.is_file()}
+    train(load_config("demo.yaml", tiny), workdir, verbose=0)
+    assert "is trained: 2 of 2 epochs are done" in capsys.readouterr().out
+    kept = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.name.endswith("keras")}
+    assert kept.items() <= before.items()
+    assert len(read_log(workdir)) == 2
+
+
+def test_other_configuration_in_the_same_work_folder_is_refused(
+    workdir: Path, tiny: list[str]
+) -> None:
+    config = load_config("demo.yaml", [*tiny, "optimizer.learning_rate=0.5"])
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.003 -> 0\.5"):
+        train(config, workdir)
+
+
+def test_loss_that_becomes_nan_stops_the_training(tiny: list[str], tmp_path: Path) -> None:
+    settings = [*tiny, "optimizer.learning_rate=1e30", "optimizer.name=adam"]
+    settings += ["optimizer.weight_decay=0", "optimizer.warmup_epochs=0"]
+    with pytest.raises(UserError, match=r"The loss became (nan|inf) in epoch 1, step \d"):
+        train(load_config("demo.yaml", settings), tmp_path / "run", verbose=0)
+    assert not list((tmp_path / "run").glob("*.keras"))
+
+
+def test_averaged_weights_are_those_of_the_best_model(tiny: list[str], tmp_path: Path) -> None:
+    config = load_config("demo.yaml", [*tiny, "optimizer.ema_momentum=0.9", "train.epochs=1"])
+    train(config, tmp_path, verbose=0)
+    best = keras.models.load_model(tmp_path / "best.keras")
+    last = keras.models.load_model(tmp_path / "last.keras")
+    averages = last.optimizer._model_variables_moving_average
+    assert len(averages) == len(best.trainable_variables)
+    for average, used, raw in zip(
+        averages, best.trainable_variables, last.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(np.array(average), np.array(used))
+        assert np.abs(np.array(raw) - np.array(used)).max() > 0
+
+
+def test_best_model_of_a_mixed_precision_training_is_float32(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    config = load_config("demo.yaml", [*tiny, "train.precision=mixed_bfloat16", "train.epochs=1"])
+    train(config, tmp_path, verbose=0)
+    best = keras.models.load_model(tmp_path / "best.keras")
+    last = keras.models.load_model(tmp_path / "last.keras")
+    assert {layer.dtype_policy.name for layer in best.layers} == {"float32"}
+    assert "mixed_bfloat16" in {layer.dtype_policy.name for layer in last.layers}
+
+
+def test_whole_training_step_compiles_under_xla(tiny: list[str], tmp_path: Path) -> None:
+    config = load_config("demo.yaml", [*tiny, "train.jit_compile=true", "train.epochs=1"])
+    train(config, tmp_path, verbose=0)
+    assert np.isfinite(read_log(tmp_path)[0]["loss"])
+
+
+def test_decoded_cells_can_lie_on_disk(tiny: list[str], workdir: Path, tmp_path: Path) -> None:
+    config = load_config("demo.yaml", [*tiny, "data.cache=disk"])
+    train(config, tmp_path, verbose=0)
+    assert (tmp_path / "cells.npy").stat().st_size > 120 * 32 * 32 * 3
+    in_memory, on_disk = read_log(workdir), read_log(tmp_path)
+    np.testing.assert_allclose(
+        [e["loss"] for e in on_disk], [e["loss"] for e in in_memory], rtol=1e-3
+    )
+
+
+def test_bad_input_ends_in_one_message_and_no_trace(tmp_path: Path) -> None:
+    done = run_command(tmp_path / "run", [f"data.data_dir={tmp_path}"])
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: aml_cytomorphology_lmu/complete is not built in")
+    assert "tfds build" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_resumed_optimizer_is_the_one_that_was_saved(
+    tiny: list[str], tmp_path: Path, precision: str
+) -> None:
+    from leuko_tf.train import _build_or_resume
+
+    settings = [*tiny, f"train.precision={precision}", "optimizer.ema_momentum=0.9"]
+    config = load_config("demo.yaml", [*settings, "train.epochs=1"])
+    train(config, tmp_path, verbose=0)
+    saved = keras.models.load_model(tmp_path / "last.keras").optimizer
+    model, done = _build_or_resume(config, tmp_path, steps=15 * 8 // 24)
+    assert done == 1
+    assert [v.path.split("/")[-1] for v in model.optimizer.variables] == [
+        v.path.split("/")[-1] for v in saved.variables
+    ]
+    for one, other in zip(model.optimizer.variables, saved.variables, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    spared = [v for v in model.trainable_variables if not inner._use_weight_decay(v)]
+    assert {v.name for v in spared} == {"bias", "gamma", "beta"}
