@@ -1,5 +1,6 @@
 """The configuration of a training: typed, documented, read from YAML and the command line."""
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, written_aside
+
+# What OmegaConf would take other things for, or refuses without telling the key.
+_KINDS = {dict: "a group of settings", bool: "true or false", list: "a list"}
 
 
 @dataclass
@@ -82,6 +86,8 @@ class ModelConfig:
         _check("model.num_outputs", outputs, outputs == len(CODES), f"{len(CODES)}")
         enough = bool(self.blocks) and min(self.blocks) > 0
         _check("model.blocks", self.blocks, enough, "one number above 0 for each stage")
+        _check("model.stem_width", self.stem_width, self.stem_width > 0, "above 0")
+        _check("model.width", self.width, self.width > 0, "above 0")
         divides = self.cardinality > 0 and self.width % self.cardinality == 0
         _check("model.cardinality", self.cardinality, divides, f"a divisor of width={self.width}")
         momentum = self.batch_norm_momentum
@@ -113,15 +119,15 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check_one_of("optimizer.name", self.name, "adam", "adamw")
-        _check("optimizer.learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        rate = self.learning_rate
+        _check("optimizer.learning_rate", rate, 0 < rate < math.inf, "above 0 and finite")
         _check_one_of("optimizer.schedule", self.schedule, "constant", "cosine")
         warmup = self.warmup_epochs
-        possible = warmup == 0 or (warmup > 0 and self.schedule == "cosine")
+        possible = warmup == 0 or (0 < warmup < math.inf and self.schedule == "cosine")
         _check("optimizer.warmup_epochs", warmup, possible, "0, or more with schedule cosine")
         decay = self.weight_decay
-        _check(
-            "optimizer.weight_decay", decay, decay == 0 or self.name == "adamw", "0 without adamw"
-        )
+        possible = decay == 0 or (0 < decay < math.inf and self.name == "adamw")
+        _check("optimizer.weight_decay", decay, possible, "0, or more with name adamw")
         smoothing = self.label_smoothing
         _check("optimizer.label_smoothing", smoothing, 0 <= smoothing < 1, "0 to below 1")
         ema = self.ema_momentum
@@ -151,7 +157,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check("train.epochs", self.epochs, self.epochs > 0, "above 0")
-        _check("train.seed", self.seed, self.seed >= 0, "0 or above")
+        _check("train.seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
         _check_one_of(
             "train.precision",
             self.precision,
@@ -187,20 +193,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
       UserError: for a file that is not there or not YAML, an unknown key, a wrong type, or a
         value out of range; the message names the key.
     """
-    overrides = overrides or []
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"Settings have the form key.sub=value. Received: {override}")
     file = find_config(path)
     try:
         settings = OmegaConf.load(file)
     except Exception as error:  # PyYAML's errors are several types; each tells line and column
         raise UserError(f"{file} is not a YAML file that can be read: {error}") from error
+    parts = [(str(file), settings)]
+    parts += [("command line", _parsed(override)) for override in overrides or []]
     merged = OmegaConf.structured(Config)
-    for source, part in (
-        (str(file), settings),
-        ("command line", OmegaConf.from_dotlist(overrides)),
-    ):
+    for source, part in parts:
+        _check_kinds(source, OmegaConf.to_container(part), Config())
         try:
             merged = OmegaConf.merge(merged, part)
         except OmegaConfBaseException as error:
@@ -239,6 +241,29 @@ def find_config(path: str | Path) -> Path:
         return own
     names = " ".join(sorted(f.name for f in folder.glob("*.yaml")))
     raise UserError(f"No configuration {path}. The project's own: {names}")
+
+
+def _parsed(override: str) -> Any:
+    key, equals, _ = override.partition("=")
+    if not key or not equals:
+        raise UserError(f"Settings have the form key.sub=value. Received: {override}")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except Exception as error:  # as for the file
+        raise UserError(f"command line: {override} cannot be read: {error}") from error
+
+
+def _check_kinds(source: str, given: Any, default: Any, key: str = "") -> None:
+    """Refuses a part whose groups, bools or lists are something else."""
+    kind = dict if is_dataclass(default) else type(default)
+    if kind in _KINDS and not isinstance(given, kind):
+        what = key or "the file"
+        raise UserError(f"{source}: {what} must be {_KINDS[kind]}. Received: {given}")
+    if kind is dict:
+        known = vars(default)
+        for name, value in given.items():
+            if name in known:
+                _check_kinds(source, value, known[name], f"{key}.{name}" if key else name)
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import keras
 
 from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
 from leuko_tf.layers import CellScaling, GroupedConv2D
 
@@ -129,7 +130,17 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
     Args:
       config: `leuko_tf.config.ModelConfig`.
       precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+
+    Raises:
+      UserError: if Keras has no activation of that name.
     """
+    try:
+        keras.activations.get(config.activation)
+    except ValueError as error:
+        raise UserError(
+            "model.activation must be leaky_relu or the name of a Keras activation. "
+            f"Received: {config.activation}"
+        ) from error
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

@@ -1,0 +1,312 @@
+"""From cells to batches: sampling, turning, validation and resuming, without a built data set."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leuko_tf import data
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
+
+
+def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config:
+    return Config(
+        data=DataConfig(**{"batch_size": 8, **of_data}),
+        model=ModelConfig(input_size=size),
+        train=TrainConfig(seed=seed, epochs=epochs),
+    )
+
+
+def _cells(number: int, size: int = 16) -> data.Cells:
+    """Cells that tell their index: it stands in every pixel's first channel."""
+    images = np.random.default_rng(0).integers(0, 256, (number, size, size, 3), np.uint8)
+    images[..., 0] = np.arange(number)[:, np.newaxis, np.newaxis]
+    return data.Cells(images, np.arange(number, dtype=np.int64) % 7)
+
+
+def _photograph(size: int) -> np.ndarray:
+    """A smooth picture without symmetry, so that interpolation hardly blurs it."""
+    noise = np.random.default_rng(4).uniform(0, 255, (size, size, 3))
+    smooth = scipy.ndimage.gaussian_filter(noise, (size / 12, size / 12, 0))
+    smooth -= smooth.min()
+    return (smooth * 255 / smooth.max()).astype(np.float32)
+
+
+def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
+    transforms = data._transforms(
+        np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
+    )
+    return data._turned(tf.constant(image[np.newaxis], tf.float32), transforms)[0].numpy()
+
+
+labels_of_classes = st.lists(st.integers(0, 14), min_size=1, max_size=60).map(
+    lambda labels: np.array(labels, np.int64)
+)
+
+
+class TestPlanEpoch:
+    @settings(deadline=None)
+    @given(labels_of_classes, st.integers(1, 40), st.integers(0, 3))
+    def test_each_class_that_is_there_gives_as_many_samples_as_asked(
+        self, labels, samples_per_class, epoch
+    ):
+        plan = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
+        present, counts = np.unique(labels[plan.indices], return_counts=True)
+        np.testing.assert_array_equal(present, np.unique(labels))
+        assert set(counts) == {samples_per_class}
+
+    @settings(deadline=None)
+    @given(labels_of_classes, st.integers(1, 40), st.integers(0, 3))
+    def test_within_a_class_images_are_used_equally_often_up_to_one(
+        self, labels, samples_per_class, epoch
+    ):
+        plan = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
+        uses = np.bincount(plan.indices, minlength=len(labels))
+        for label in np.unique(labels):
+            of_class = uses[labels == label]
+            assert of_class.max() - of_class.min() <= 1
+
+    @settings(deadline=None)
+    @given(labels_of_classes, st.integers(0, 3))
+    def test_without_a_number_each_image_is_used_once(self, labels, epoch):
+        plan = data.plan_epoch(labels, _config(), epoch)
+        np.testing.assert_array_equal(np.sort(plan.indices), np.arange(len(labels)))
+
+    @settings(deadline=None)
+    @given(labels_of_classes, st.integers(0, 2**32 - 1), st.integers(0, 100))
+    def test_the_same_seed_and_epoch_give_the_same_plan(self, labels, seed, epoch):
+        config = _config(seed=seed, samples_per_class=5)
+        one, again = (data.plan_epoch(labels, config, epoch) for _ in range(2))
+        np.testing.assert_array_equal(one.indices, again.indices)
+        np.testing.assert_array_equal(one.transforms, again.transforms)
+
+    @pytest.mark.parametrize("samples_per_class", [None, 20])
+    @pytest.mark.parametrize(("seed", "epoch"), [(1, 1), (2, 0)])
+    def test_another_epoch_or_seed_gives_another_plan(self, seed, epoch, samples_per_class):
+        labels = np.arange(100) % 5
+        one = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), 0)
+        config = _config(seed=seed, samples_per_class=samples_per_class)
+        other = data.plan_epoch(labels, config, epoch)
+        assert (one.indices != other.indices).mean() > 0.5
+        assert (one.transforms != other.transforms).any(axis=1).mean() > 0.5
+
+    def test_classes_are_mixed_within_the_epoch(self):
+        labels = np.repeat(np.arange(5), 20)
+        plan = data.plan_epoch(labels, _config(samples_per_class=40), 0)
+        assert len(np.unique(labels[plan.indices][:20])) == 5
+
+    def test_turns_cover_the_circle_and_flips_all_four_kinds(self):
+        plan = data.plan_epoch(np.zeros(400, int), _config(), 0)
+        xx, xy, yx, yy = plan.transforms[:, [0, 1, 3, 4]].T
+        mirrored = xx * yy - xy * yx < 0
+        assert 0.4 < mirrored.mean() < 0.6
+        angles = np.degrees(np.arctan2(-xy, xx))
+        counts, _ = np.histogram(angles, bins=8, range=(-180, 180))
+        assert counts.min() > 25  # 50 expected
+
+    def test_without_augmentation_every_transform_is_the_identity(self):
+        plan = data.plan_epoch(np.zeros(9, int), _config(rotate=False, flip=False), 0)
+        np.testing.assert_array_equal(plan.transforms, [[1, 0, 0, 0, 1, 0, 0, 0]] * 9)
+
+    def test_flips_alone_do_not_turn_and_turns_alone_do_not_flip(self):
+        labels = np.zeros(50, int)
+        flipped = data.plan_epoch(labels, _config(rotate=False), 0).transforms
+        assert set(np.abs(flipped[:, [0, 4]]).ravel()) == {1.0}
+        assert not flipped[:, [1, 3]].any()
+        turned = data.plan_epoch(labels, _config(flip=False), 0).transforms
+        determinants = turned[:, 0] * turned[:, 4] - turned[:, 1] * turned[:, 3]
+        np.testing.assert_allclose(determinants, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+class TestTransforms:
+    def test_no_turn_and_no_flip_leave_the_image_as_it_is(self, size):
+        image = _photograph(size)
+        np.testing.assert_array_equal(_turned(image, 0), image)
+
+    @pytest.mark.parametrize(
+        ("flips", "axis"), [((-1, 1), 1), ((1, -1), 0), ((-1, -1), (0, 1))]
+    )
+    def test_flips_are_exact(self, size, flips, axis):
+        """Flips are (horizontal, vertical): a horizontal one reverses the columns."""
+        image = _photograph(size)
+        np.testing.assert_array_equal(_turned(image, 0, flips), np.flip(image, axis))
+
+    @pytest.mark.parametrize("quarters", [1, 2, 3, 4])
+    def test_quarter_turns_are_counter_clockwise_and_exact(self, size, quarters):
+        """Up to float32: sine and cosine of a right angle are not exactly 1 and 0."""
+        image = _photograph(size)
+        np.testing.assert_allclose(
+            _turned(image, 90 * quarters), np.rot90(image, quarters), atol=0.01
+        )
+
+    @pytest.mark.parametrize("degrees", [1, 30, 45, 123.4, 200, 359])
+    def test_any_turn_is_scipys_within_the_inner_circle(self, size, degrees):
+        """Both interpolate bilinearly; outside of the circle they fill differently."""
+        image = _photograph(size)
+        expected = scipy.ndimage.rotate(image, degrees, reshape=False, order=1)
+        y, x = np.mgrid[:size, :size] - (size - 1) / 2
+        inside = np.hypot(x, y) < size / 2 - 1
+        np.testing.assert_allclose(_turned(image, degrees)[inside], expected[inside], atol=0.05)
+
+    @pytest.mark.parametrize("flips", [(-1, 1), (1, -1)])
+    def test_an_image_is_flipped_first_and_then_turned(self, size, flips):
+        image = _photograph(size)
+        flipped = _turned(image, 0, flips)
+        np.testing.assert_allclose(_turned(image, 30, flips), _turned(flipped, 30), atol=0.05)
+
+    def test_corners_laid_bare_are_filled_from_the_image(self, size):
+        """Reflection: a bright image has no dark corner at any angle."""
+        image = np.full((size, size, 3), 200, np.float32)
+        for degrees in range(0, 360, 15):
+            np.testing.assert_allclose(_turned(image, degrees), 200, atol=0.01)
+
+
+class TestValidationSplit:
+    @given(labels_of_classes, st.floats(0, 0.5), st.integers(0, 2**32 - 1))
+    def test_each_class_gives_its_share_and_keeps_at_least_one_image(self, labels, share, seed):
+        chosen = data.validation_split(labels, share, seed)
+        assert chosen.shape == labels.shape
+        assert chosen.dtype == bool
+        for label in np.unique(labels):
+            members = labels == label
+            assert chosen[members].sum() == round(members.sum() * share)
+            assert not chosen[members].all()
+
+    @given(labels_of_classes, st.floats(0, 0.5), st.integers(0, 2**32 - 1))
+    def test_the_same_seed_chooses_the_same_images(self, labels, share, seed):
+        one, again = (data.validation_split(labels, share, seed) for _ in range(2))
+        np.testing.assert_array_equal(one, again)
+
+    def test_another_seed_chooses_others(self):
+        labels = np.zeros(100, int)
+        one, other = (data.validation_split(labels, 0.5, seed) for seed in (1, 2))
+        assert (one != other).any()
+
+    def test_a_share_of_zero_chooses_none(self):
+        assert not data.validation_split(np.arange(15), 0, 1).any()
+
+
+class TestTrainingBatches:
+    MEMBERS = np.arange(1, 60, 2)  # 30 of 60 cells
+
+    def _batches(self, config, first_epoch=0):
+        batches = data.training_batches(_cells(60), self.MEMBERS, config, first_epoch)
+        return list(batches.as_numpy_iterator())
+
+    def test_images_are_float32_from_0_to_255_and_labels_one_hot(self):
+        config = _config(samples_per_class=8)
+        batches = data.training_batches(_cells(60), self.MEMBERS, config, 0)
+        images, labels = batches.element_spec
+        assert (images.shape, images.dtype) == ((8, 16, 16, 3), tf.float32)
+        assert (labels.shape, labels.dtype) == ((8, 15), tf.float32)
+        for images, labels in batches.take(3).as_numpy_iterator():
+            assert images.min() >= 0
+            assert 1 < images.max() <= 255
+            np.testing.assert_array_equal(np.sort(labels, axis=1)[:, -2:], [[0, 1]] * 8)
+
+    def test_every_image_comes_with_its_own_label_and_only_members_come(self):
+        """Without augmentation a cell tells its index in its first channel."""
+        config = _config(rotate=False, flip=False, epochs=2)
+        cells = _cells(60)
+        for images, labels in self._batches(config):
+            indices = images[:, 0, 0, 0].astype(int)
+            assert set(indices) <= set(self.MEMBERS)
+            np.testing.assert_array_equal(images, cells.images[indices])
+            np.testing.assert_array_equal(labels.argmax(axis=1), cells.labels[indices])
+
+    def test_an_epoch_has_as_many_whole_batches_as_its_samples_fill(self):
+        config = _config(epochs=3)
+        assert data.steps_per_epoch(_cells(60).labels[self.MEMBERS], config) == 3  # 30 by 8
+        assert len(self._batches(config)) == 9
+        config = _config(epochs=3, samples_per_class=9)  # 7 classes
+        assert data.steps_per_epoch(_cells(60).labels[self.MEMBERS], config) == 7  # 63 by 8
+        assert len(self._batches(config)) == 21
+
+    @pytest.mark.parametrize("samples_per_class", [None, 9])
+    def test_within_an_epoch_the_batches_follow_its_plan(self, samples_per_class):
+        config = _config(samples_per_class=samples_per_class, rotate=False, flip=False, epochs=2)
+        labels = _cells(60).labels[self.MEMBERS]
+        seen = np.concatenate([images[:, 0, 0, 0] for images, _ in self._batches(config)])
+        steps = data.steps_per_epoch(labels, config)
+        planned = [
+            self.MEMBERS[data.plan_epoch(labels, config, epoch).indices[: steps * 8]]
+            for epoch in (0, 1)
+        ]
+        np.testing.assert_array_equal(seen.astype(int), np.concatenate(planned))
+
+    @pytest.mark.parametrize("samples_per_class", [None, 9])
+    @pytest.mark.parametrize("first_epoch", [1, 3])
+    def test_a_resumed_run_sees_bit_for_bit_what_an_unbroken_one_would_have(
+        self, first_epoch, samples_per_class
+    ):
+        config = _config(samples_per_class=samples_per_class)
+        labels = _cells(60).labels[self.MEMBERS]
+        unbroken = self._batches(config)[first_epoch * data.steps_per_epoch(labels, config) :]
+        resumed = self._batches(config, first_epoch)
+        assert len(resumed) == len(unbroken) > 0
+        for one, other in zip(resumed, unbroken, strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+            np.testing.assert_array_equal(one[1], other[1])
+
+    def test_a_batch_larger_than_an_epoch_is_refused_by_its_key(self):
+        with pytest.raises(UserError, match=r"data\.batch_size=64 is more than the 30 samples"):
+            self._batches(_config(batch_size=64))
+
+
+class TestPlainBatches:
+    def test_members_come_once_in_order_and_unchanged(self):
+        cells, members = _cells(30), np.array([3, 1, 4, 15, 9, 2, 6])
+        batches = list(data.plain_batches(cells, members, 3).as_numpy_iterator())
+        assert [len(labels) for _, labels in batches] == [3, 3, 1]
+        images = np.concatenate([images for images, _ in batches])
+        labels = np.concatenate([labels for _, labels in batches])
+        assert images.dtype == labels.dtype == np.float32
+        np.testing.assert_array_equal(images, cells.images[members])
+        np.testing.assert_array_equal(labels, np.eye(len(CODES))[cells.labels[members]])
+
+
+def test_images_are_resized_as_the_model_would_and_rounded_to_grey_levels():
+    from leuko_tf.layers import CellScaling
+
+    image = np.random.default_rng(2).integers(0, 256, (50, 41, 3), np.uint8)
+    example = data._resized({"image": tf.constant(image), "label": 3}, size=20)
+    assert example["image"].dtype == tf.uint8
+    assert example["label"] == 3
+    expected = CellScaling(20)(image[np.newaxis])[0] * 255
+    assert np.abs(example["image"] - expected.numpy()).max() <= 0.501
+    untouched = data._resized({"image": tf.constant(image[:41])}, size=41)
+    np.testing.assert_array_equal(untouched["image"], image[:41])
+
+
+class TestOpenDataset:
+    @pytest.mark.parametrize(
+        "name", ["nothing_like_it", "aml_cytomorphology_lmu/nothing", "no//name", "mnist/", ""]
+    )
+    def test_an_unknown_name_is_refused_in_one_line(self, name, tmp_path):
+        with pytest.raises(UserError) as caught:
+            data.open_dataset(name, str(tmp_path))
+        text = str(caught.value)
+        assert text.startswith(f"No data set {name}:")
+        assert "\n" not in text
+
+    @pytest.mark.parametrize(
+        ("name", "config"),
+        [
+            ("aml_cytomorphology_lmu/complete", "complete"),
+            ("aml_cytomorphology_lmu", "complete"),
+        ],
+    )
+    def test_a_data_set_that_is_not_built_is_refused_with_the_command(self, name, config, tmp_path):
+        with pytest.raises(UserError) as caught:
+            data.open_dataset(name, str(tmp_path))
+        text = str(caught.value)
+        assert text.startswith(f"{name} is not built in {tmp_path}")
+        assert text.endswith(
+            f"tfds build tfds_aml/aml_cytomorphology_lmu --config {config} "
+            f"--manual_dir <download> --data_dir {tmp_path}"
+        )
