@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from leuko_tf.cli import UserError, written_aside
 LOG = "log.jsonl"
 LAST = "last.keras"
 BEST = "best.keras"
+# Lies in last.keras, a zip file, beside weights and optimizer: no kill can part them. The
+# optimizer's step count would not do, since float16 training skips steps without counting them.
+EPOCHS_DONE = "leuko_tf_epochs_done"
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -77,6 +81,8 @@ class SaveModels(keras.callbacks.Callback):
                 self._inference_model.save(aside)
         with written_aside(self._workdir / LAST) as aside:
             self.model.save(aside)
+            with zipfile.ZipFile(aside, "a") as file:
+                file.writestr(EPOCHS_DONE, str(epoch + 1))
 
 
 def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> None:
@@ -88,6 +94,12 @@ def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> No
         averages = optimizer._model_variables_moving_average  # Keras has no public name for them
         for target, average in zip(inference_model.trainable_variables, averages, strict=True):
             target.assign(average)
+
+
+def epochs_done(last: Path) -> int:
+    """Number of epochs behind a `last.keras`."""
+    with zipfile.ZipFile(last) as file:
+        return int(file.read(EPOCHS_DONE))
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:

@@ -178,6 +178,12 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        warmup, epochs = self.optimizer.warmup_epochs, self.train.epochs
+        _check(
+            "optimizer.warmup_epochs", warmup, warmup <= epochs, f"at most train.epochs={epochs}"
+        )
+
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Reads a configuration.

@@ -66,8 +66,8 @@ def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if not builder.is_prepared():
         dataset, _, config = name.partition("/")
         raise UserError(
-            f"{name} is not built in {builder.data_dir}. Build it: tfds build tfds_aml/{dataset} "
-            f"--config {config or 'complete'} --manual_dir <download>"
+            f"{name} is not built in {builder.data_dir}. Build it: tfds build {dataset} --imports "
+            f"tfds_aml --config {config or 'complete'} --manual_dir <download>"
             + (f" --data_dir {data_dir}" if data_dir else "")
         )
     return builder

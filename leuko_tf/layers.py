@@ -30,7 +30,8 @@ class GroupedConv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if keras.backend.backend() != "tensorflow" or self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
-        if self.portable or not _has_grouped_kernels():
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        if self.portable or not _has_grouped_kernels(dtype):
             convolve = _block_diagonal_convolution
         else:
             convolve = _native_convolution
@@ -46,11 +47,12 @@ class GroupedConv2D(keras.layers.Conv2D):
 
 
 @functools.cache
-def _has_grouped_kernels() -> bool:
+def _has_grouped_kernels(dtype: str) -> bool:
     """Whether this TensorFlow convolves in groups and differentiates it: a GPU, or oneDNN.
 
-    oneDNN can be off by its environment variable, by the processor or by the build; nothing
-    public tells, so one tiny gradient is tried, which fails without it.
+    oneDNN can be off by its environment variable, by the processor or by the build, and it takes
+    float32 and, on newer processors, bfloat16; nothing public tells, so one tiny gradient is
+    tried, which fails without it.
     """
     import tensorflow as tf
 
@@ -60,8 +62,8 @@ def _has_grouped_kernels() -> bool:
         try:
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=(1, 4, 4, 4),
-                filter=tf.zeros((3, 3, 2, 4)),
-                out_backprop=tf.zeros((1, 4, 4, 4)),
+                filter=tf.zeros((3, 3, 2, 4), dtype),
+                out_backprop=tf.zeros((1, 4, 4, 4), dtype),
                 strides=(1, 1, 1, 1),
                 padding="SAME",
             )

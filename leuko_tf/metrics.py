@@ -91,6 +91,9 @@ def per_class(labels: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, 
 def question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
     """A binary question's score: the summed probability of its classes.
 
+    It is divided by the sum of all, which is 1 only up to the rounding of float32. At the upper
+    end, where most blasts lie, that rounding would otherwise decide the order.
+
     Args:
       scores: float array [n, 15].
       codes: the classes that count as positive.
@@ -98,7 +101,9 @@ def question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
     Returns:
       float array [n], 0 to 1.
     """
-    return np.clip(scores[:, [INDEX[c] for c in codes]].sum(axis=1), 0, 1)
+    inside = np.isin(CODES, codes)
+    positive, negative = scores[:, inside].sum(axis=1), scores[:, ~inside].sum(axis=1)
+    return positive / (positive + negative)
 
 
 def binary_question(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:

@@ -28,6 +28,10 @@ from leuko_tf.cli import UserError, written_aside
 PROBABILITIES = [f"p_{code}" for code in CODES]
 DESCRIPTIONS = ["id", "label", "fold", "reannotation_1", "reannotation_2"]
 COLUMNS = DESCRIPTIONS + PROBABILITIES
+SCHEMA = pa.schema(
+    [(name, pa.int8() if name == "fold" else pa.string()) for name in DESCRIPTIONS]
+    + [(name, pa.float32()) for name in PROBABILITIES]
+)
 METADATA_KEY = b"leuko_tf"
 
 # Probabilities are float32 softmax outputs: their sum is 1 to about 1e-6.
@@ -43,7 +47,7 @@ def write_predictions(table: pd.DataFrame, source: dict[str, Any], path: Path) -
       path: file to write, replaced as a whole.
     """
     checked = _checked(table, str(path))
-    arrow = pa.Table.from_pandas(checked, preserve_index=False)
+    arrow = pa.Table.from_pandas(checked, SCHEMA, preserve_index=False)
     arrow = arrow.replace_schema_metadata(
         {**(arrow.schema.metadata or {}), METADATA_KEY: json.dumps(source).encode()}
     )
@@ -58,14 +62,21 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
       The table, and its source; empty where the file does not tell.
 
     Raises:
-      UserError: if the file is not there or not Parquet, or the table is not as described above.
-        The message names the column, or the first row and its id.
+      UserError: if the file is not there or not Parquet, or the table or its source is not as
+        described above. The message names the column, or the first row and its id.
     """
     try:
-        arrow = pq.read_table(path)
+        # Not `read_table`, which would also read a folder, and columns out of the path's names.
+        with pq.ParquetFile(path) as file:
+            arrow = file.read()
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
-    source = json.loads((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    try:
+        source = json.loads((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        source = None
+    if not isinstance(source, dict):
+        raise UserError(f"{path}: its source, under leuko_tf in the metadata, is no JSON object")
     return _checked(arrow.to_pandas(), str(path)), source
 
 

@@ -1,6 +1,7 @@
 """ResNeXt (Xie et al. 2017, arXiv 1611.05431) as Matek et al. 2019 built it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import keras
@@ -141,9 +142,16 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
             "model.activation must be leaky_relu or the name of a Keras activation. "
             f"Received: {config.activation}"
         ) from error
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
+    with default_policy(precision):
         return resnext(**asdict(config))
+
+
+@contextmanager
+def default_policy(name: str) -> Iterator[None]:
+    """Makes a dtype policy Keras' default for a while; a model keeps the one it was made under."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
     finally:
         keras.config.set_dtype_policy(before)

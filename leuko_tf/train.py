@@ -18,6 +18,8 @@ import platform
 import shlex
 import subprocess
 import sys
+import warnings
+import zipfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -157,39 +159,42 @@ def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
 
 
 def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.Model", int]:
-    """The model, and how many epochs it has behind it.
-
-    The number is read off the optimizer's step count, which lies in the same file as the weights:
-    there is no second record that a kill could leave out of step.
-    """
+    """The model, ready to train, and how many epochs it has behind it."""
     import keras
 
     from leuko_tf import callbacks
-    from leuko_tf.resnext import from_config
+    from leuko_tf.resnext import default_policy, from_config
 
+    policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
+    model = compiled(from_config(config.model, precision=policy), config, steps)
     last = workdir / callbacks.LAST
-    if not last.exists():
-        callbacks.truncate_log(workdir, 0)
-        policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
-        return compiled(from_config(config.model, precision=policy), config, steps), 0
-    try:
-        model = keras.models.load_model(last)
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
-        ) from error
-    # The loaded optimizer has its numbers, but no longer knows which weights are spared from
-    # decay: Keras does not save that. So it is made anew, and given the numbers.
-    numbers = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
-    compiled(model, config, steps)
-    model.optimizer.build(model.trainable_variables)
-    for variable, number in zip(model.optimizer.variables, numbers, strict=True):
-        variable.assign(number)
-    done = int(model.optimizer.iterations) // steps
+    done = 0
+    if last.exists():
+        try:
+            # Under another policy Keras would leave out float16's loss scaling, and then, with no
+            # more than a warning, the optimizer's numbers.
+            with default_policy(policy), warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Skipping variable loading")
+                saved = keras.models.load_model(last)
+            done = callbacks.epochs_done(last)
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile, UserWarning) as error:
+            raise UserError(
+                f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
+            ) from error
+        # Only the numbers are taken over: a saved optimizer does not know any more which weights
+        # are spared from decay.
+        model.optimizer.build(model.trainable_variables)
+        _copy_numbers(saved.variables, model.variables)
+        _copy_numbers(saved.optimizer.variables, model.optimizer.variables)
+        if done < config.train.epochs:
+            print(f"resuming {workdir} after epoch {done}")
     callbacks.truncate_log(workdir, done)
-    if done < config.train.epochs:
-        print(f"resuming {workdir} after epoch {done}")
     return model, done
+
+
+def _copy_numbers(sources: list[Any], targets: list[Any]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)
 
 
 def _resolve(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:

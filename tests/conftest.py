@@ -1,4 +1,4 @@
-"""Small real things, made once: a synthetic smear, its data set, a trained and an exported model."""
+"""Small real things, made once: a smear, its data set, a trained model, an exported one."""
 
 import os
 from pathlib import Path

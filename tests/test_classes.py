@@ -79,12 +79,14 @@ def test_colours_are_distinct_hex_colours():
 
 
 def test_a_reannotation_is_a_code_or_uncertain_or_none():
-    assert REANNOTATIONS == (*CODES, "UNC", "none")
+    assert list(REANNOTATIONS) == [*CODES, "UNC", "none"]
 
 
 def test_importing_the_classes_imports_no_library_for_numbers():
     heavy = {"numpy", "pandas", "keras", "tensorflow", "omegaconf"}
     program = f"import sys, {classes.__name__}; print(*sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leuko_tf.cli import UserError
@@ -216,7 +216,9 @@ class TestMistakes:
         with pytest.raises(UserError, match=re.escape(f"command line: {setting} cannot be read")):
             load_config("demo.yaml", [setting])
 
-    @pytest.mark.parametrize("text", ["data: [1", "\tdata: 1", "- a\n- b", "data: {flip: ", "a: *b"])
+    @pytest.mark.parametrize(
+        "text", ["data: [1", "\tdata: 1", "- a\n- b", "data: {flip: ", "a: *b"]
+    )
     def test_a_file_that_is_no_mapping_in_yaml_is_refused_by_its_name(self, text, tmp_path):
         file = tmp_path / "broken.yaml"
         file.write_text(text)
@@ -284,6 +286,7 @@ class TestOverrides:
 
 
 class TestRoundTripAndDifferences:
+    @settings(deadline=None)
     @given(
         st.integers(1, 5),
         st.floats(0, 0.5),

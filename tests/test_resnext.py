@@ -228,6 +228,12 @@ np.save({answer!r}, model.predict(np.load({images!r}), verbose=0))
 """
 
 
+def _run(program: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+
 class TestElsewhere:
     """What holds in a process that has imported nothing yet."""
 
@@ -239,7 +245,7 @@ class TestElsewhere:
             images=str(saved / "images.npy"),
             answer=str(saved / "answer.npy"),
         )
-        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        return _run(program)
 
     @pytest.mark.parametrize(
         "first", ["import leuko_tf, keras", "import keras, leuko_tf"], ids=["before", "after"]
@@ -262,6 +268,6 @@ class TestElsewhere:
             "import sys, leuko_tf, leuko_tf.classes, leuko_tf.cli, leuko_tf.config;"
             "print(*sorted({'keras', 'tensorflow'} & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        done = _run(program)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == ""

@@ -50,4 +50,4 @@ def write_report(table: pd.DataFrame, metrics: dict[str, Any], path: Path) -> No
         version=leuko_tf.__version__,
     )
     with written_aside(path) as aside:
-        aside.write_text(page)
+        aside.write_text(page, encoding="utf-8")

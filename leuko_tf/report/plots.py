@@ -72,9 +72,10 @@ def roc_curves(table: pd.DataFrame, metrics: dict[str, Any]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an SVG element, with text as text and no date, so that it is repeatable."""
+    """The figure as an SVG element: text as text, and repeatable, for it has no date."""
     buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leuko_tf"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
