@@ -8,7 +8,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 MADE_FROM := .venv/.made-from
 # What an environment depends on: where it stands, and what it was made from.
-INPUTS = pwd && sha256sum requirements.lock pyproject.toml
+INPUTS = { pwd; sha256sum requirements.lock pyproject.toml; }
 
 .PHONY: demo test lint setup lock
 
@@ -27,10 +27,13 @@ setup:
 	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; \
 	  then found=$$python; break; fi; done; \
 	if [ -z "$$found" ]; then echo "error: no Python 3.11 or 3.12 found; name one: make PYTHON=..." >&2; exit 1; fi; \
+	if [ -e .venv ] && [ ! -e $(MADE_FROM) ]; then \
+	  echo "error: there is a .venv that make did not make; move it away" >&2; exit 1; fi; \
 	echo "making .venv with $$($$found --version): about 3 GB, a few minutes"; \
 	rm -rf .venv; \
 	if ! $$found -m venv .venv; then rm -rf .venv; \
 	  echo "error: $$found cannot make an environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; fi; \
+	touch $(MADE_FROM); \
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock; \
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .; \
 	$(INPUTS) > $(MADE_FROM)

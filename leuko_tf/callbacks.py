@@ -97,9 +97,16 @@ def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> No
 
 
 def epochs_done(last: Path) -> int:
-    """Number of epochs behind a `last.keras`."""
-    with zipfile.ZipFile(last) as file:
-        return int(file.read(EPOCHS_DONE))
+    """Number of epochs behind a `last.keras`.
+
+    Raises:
+      UserError: if the file is damaged, or no work folder's.
+    """
+    try:
+        with zipfile.ZipFile(last) as file:
+            return int(file.read(EPOCHS_DONE))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise UserError(f"{last} is damaged: {error}. Delete the folder to begin anew.") from error
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:

@@ -15,12 +15,12 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; bad input ends in one line on stderr and exit status 1."""
+    """Runs a command; bad input or a file that cannot be written ends in one message, status 1."""
     # TensorFlow's own lines would bury ours; what really fails there raises an exception, too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, written_aside
 
 # What OmegaConf would take other things for, or refuses without telling the key.
@@ -61,7 +60,6 @@ class ModelConfig:
 
     Attributes:
       input_size: int. Side in pixels at which the network looks at a cell.
-      num_outputs: int. Number of classes.
       blocks: list of int. Bottleneck blocks of each stage.
       stem_width: int. Channels of the first convolution.
       width: int. Inner channels of the first stage.
@@ -71,7 +69,6 @@ class ModelConfig:
     """
 
     input_size: int = 400
-    num_outputs: int = len(CODES)
     blocks: list[int] = field(default_factory=lambda: [3, 4, 6, 3])
     stem_width: int = 64
     width: int = 128
@@ -81,9 +78,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check("model.input_size", self.input_size, self.input_size >= 16, "16 or more")
-        # Outputs and labels are joined by index: another number cannot be trained or evaluated.
-        outputs = self.num_outputs
-        _check("model.num_outputs", outputs, outputs == len(CODES), f"{len(CODES)}")
         enough = bool(self.blocks) and min(self.blocks) > 0
         _check("model.blocks", self.blocks, enough, "one number above 0 for each stage")
         _check("model.stem_width", self.stem_width, self.stem_width > 0, "above 0")

@@ -35,6 +35,8 @@ def demo(data: Path | None, workdir: Path) -> None:
       UserError: if a command fails; it has told why.
     """
     start = time.monotonic()
+    if data and data.resolve().is_relative_to(workdir.resolve()):
+        raise UserError(f"--data {data} lies in {workdir}, which the demo deletes. Name another.")
     if workdir.exists() and not (workdir / "demo.json").is_file():
         raise UserError(f"{workdir} is no folder of an earlier demo; it will not be overwritten.")
     shutil.rmtree(workdir, ignore_errors=True)
@@ -129,13 +131,17 @@ def _metadata(builds: Path) -> dict:
 def _held_out_images(predictions: Path, folder: Path) -> list[Path]:
     """One held-out image of each of the first classes that have some, in lineage order."""
     from leuko_tf.predictions import read_predictions
+    from tfds_aml.aml_cytomorphology_lmu.download import read_download
+    from tfds_aml.problems import Problems
 
     table, _ = read_predictions(predictions)
+    download = read_download(folder, Problems(folder), allow_missing=True)
+    files = {image.annotation.path: image.file for image in download.images}
     ids = table.groupby("label")["id"].first()
     chosen = [ids[code] for code in LINEAGE_ORDER if code in ids][
         :: max(1, len(ids) // ASKED_CLASSES)
     ]
-    return [next(folder.rglob(f"{path}*")) for path in chosen]
+    return [files[path] for path in chosen]
 
 
 def _say(text: str) -> None:

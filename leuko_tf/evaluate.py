@@ -42,7 +42,7 @@ def predict_folds(
     from tqdm import tqdm
 
     from leuko_tf import data
-    from leuko_tf.models import load_model
+    from leuko_tf.models import describe_model, load_model
     from leuko_tf.predictions import PROBABILITIES, write_predictions
 
     model = load_model(model_file)
@@ -65,9 +65,15 @@ def predict_folds(
         "folds": builder.info.metadata["folds"],
         "split": "+".join(f"fold_{k}" for k in folds),
         "model": str(model_file),
+        "held_out": _held_out(describe_model(model_file)["held_out_fold"], folds),
     }
     write_predictions(table, source, out / PREDICTIONS)
     return out / PREDICTIONS
+
+
+def _held_out(held_out_fold: int | None, folds: list[int]) -> bool | None:
+    """Whether the model has seen none of the folds; None where its training is not known."""
+    return None if held_out_fold is None else folds == [held_out_fold]
 
 
 def evaluate(predictions: Path, out: Path) -> dict[str, Any]:
@@ -93,7 +99,10 @@ def summary(metrics: dict[str, Any]) -> str:
     def shown(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 
-    kind = "SYNTHETIC images" if metrics["source"].get("synthetic") else "images"
+    source = metrics["source"]
+    kind = "SYNTHETIC images" if source.get("synthetic") else "images"
+    if source.get("held_out") is False:
+        kind = f"{kind}, trained on"
     rows = [
         (f"{kind}", f"{metrics['images']:,}"),
         ("accuracy", shown(metrics["accuracy"])),
@@ -103,14 +112,14 @@ def summary(metrics: dict[str, Any]) -> str:
         ("ROC AUC, blast", shown(metrics["questions"]["blast"]["roc_auc"])),
         ("ROC AUC, atypical", shown(metrics["questions"]["atypical"]["roc_auc"])),
     ]
-    return "\n".join(f"  {name:<20}{value:>10}" for name, value in rows)
+    return "\n".join(f"  {name:<28}{value:>10}" for name, value in rows)
 
 
 def _folds(split: str) -> list[int]:
     """`fold_1` or `fold_1+fold_3` to fold numbers."""
     known = {f"fold_{k}": k for k in range(1, 6)}
     try:
-        return [known[name] for name in split.split("+")]
+        return sorted({known[name] for name in split.split("+")})
     except KeyError as error:
         raise UserError(
             f"--split takes fold_1 to fold_5, joined by +. Received: {split}"
@@ -131,6 +140,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help=f"where it was built; {beside}")
     parser.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     predictions = arguments.predictions
     if arguments.model:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.cli import UserError, import_tensorflow_quietly, run
+from leuko_tf.cli import import_tensorflow_quietly, run
 
 if TYPE_CHECKING:
     import keras
@@ -51,6 +51,7 @@ def export(model: "keras.Model", out: Path, description: dict[str, Any]) -> Path
     import tensorflow as tf
 
     from leuko_tf.layers import GroupedConv2D
+    from leuko_tf.resnext import SCALING
 
     for layer in model.layers:
         if isinstance(layer, GroupedConv2D):
@@ -63,7 +64,7 @@ def export(model: "keras.Model", out: Path, description: dict[str, Any]) -> Path
         lambda images: _answer(model(images)),
         [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
     )
-    scaling = model.get_layer("scaling")
+    scaling = model.get_layer(SCALING)
     archive.add_endpoint(
         "encoded",
         lambda images: _answer(model(_decoded(images, scaling.size))),
@@ -140,9 +141,6 @@ def main() -> None:
         "--out", required=True, type=Path, help="the model's base folder, such as exports/leuko"
     )
     arguments = parser.parse_args()
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise UserError(f"--out {arguments.out} is a file; name a folder")
-
     import_tensorflow_quietly()
     from leuko_tf.models import describe_model, load_model
 

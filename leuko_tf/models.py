@@ -10,6 +10,7 @@ import leuko_tf
 import leuko_tf.layers  # registers the layers
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
+from leuko_tf.resnext import SCALING
 
 
 def load_model(file: Path) -> keras.Model:
@@ -19,10 +20,11 @@ def load_model(file: Path) -> keras.Model:
       file: the file; `best.keras` of a work folder is float32 and without optimizer.
 
     Returns:
-      A model from images in 0 to 255 to 15 probabilities.
+      A float32 model from images in 0 to 255 to 15 probabilities.
 
     Raises:
-      UserError: if the file is missing or no `.keras` file, or the model has other outputs.
+      UserError: if the file is missing or no `.keras` file, or the model is another network or
+        computes in mixed precision.
     """
     if not file.is_file():
         raise UserError(f"No model {file}. A training writes best.keras into its work folder.")
@@ -34,6 +36,13 @@ def load_model(file: Path) -> keras.Model:
         raise UserError(
             f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
         )
+    if not any(layer.name == SCALING for layer in model.layers):
+        raise UserError(f"{file} is no network of this project: it has no layer `{SCALING}`")
+    if any(layer.compute_dtype != "float32" for layer in model.layers):
+        raise UserError(
+            f"{file} computes in mixed precision: it is there to resume a training. Use the "
+            "best.keras beside it."
+        )
     return model
 
 
@@ -44,7 +53,10 @@ def describe_model(file: Path) -> dict[str, Any]:
       JSON-like dict; `synthetic` tells whether it was trained on drawn cells.
     """
     run_file = file.parent / "run.json"
-    trained = json.loads(run_file.read_text()) if run_file.is_file() else {}
+    try:
+        trained = json.loads(run_file.read_text()) if run_file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{run_file} is damaged: {error}. Move it away, or repair it.") from error
     dataset = trained.get("dataset", {})
     return {
         "model": file.name,

@@ -10,7 +10,8 @@ A Parquet file with a row an image:
   p_NGS ... p_KSC  float32  15 probabilities, in the order of `leuko_tf.classes.CODES`, summing to 1
 
 and, in the file's metadata under `leuko_tf`, a JSON object that says where the rows come from:
-`synthetic`, `dataset`, `folds`, `split`, `model`.
+`synthetic`, `dataset`, `folds`, `split`, `model`, and whether the split was `held_out` from the
+model's training (null where not known).
 """
 
 import json

@@ -19,6 +19,7 @@ NEGATIVE_SLOPE = 0.3
 INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 LAST_FEATURE_MAP = "last_feature_map"
+SCALING = "scaling"
 
 
 def resnext(
@@ -64,7 +65,7 @@ def resnext(
         )
     net = _Parts(cardinality, activation, batch_norm_momentum)
     images = keras.Input((None, None, 3), name=INPUT_NAME)
-    x = CellScaling(input_size, name="scaling")(images)
+    x = CellScaling(input_size, name=SCALING)(images)
     x = keras.layers.Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
     x = net.activate(net.normalise(x, "stem"), "stem")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)

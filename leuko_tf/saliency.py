@@ -67,14 +67,14 @@ def explain(model: "keras.Model", images: "np.ndarray") -> list[Explanation]:
     from tf_keras_vis.saliency import Saliency
     from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
-    from leuko_tf.resnext import LAST_FEATURE_MAP
+    from leuko_tf.resnext import LAST_FEATURE_MAP, SCALING
 
     # tf-keras-vis hands the one input over in a list.
     warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
 
     # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
     # away before the network sees it. At 400 px this changes nothing.
-    size = model.get_layer("scaling").size
+    size = model.get_layer(SCALING).size
     batch = tf.image.resize(images, (size, size), method="bilinear", antialias=True).numpy()
     probabilities = model.predict_on_batch(batch)
     answers = probabilities.argmax(axis=1)
@@ -142,18 +142,22 @@ def draw(explanation: Explanation, title: str, path: Path) -> None:
 
 
 def read_image(path: Path) -> "np.ndarray":
-    """Reads TIFF, PNG or JPEG as uint8 [height, width, 3], alpha dropped.
+    """Reads TIFF (8-bit RGB or RGBA), PNG or JPEG as uint8 [height, width, 3], alpha dropped.
 
     Raises:
-      UserError: if there is no such file or it is no image.
+      UserError: if there is no such file or it is no such image.
     """
     import numpy as np
     from PIL import Image
 
+    from tfds_aml.images import read_rgb
+
     try:
-        with Image.open(path) as image:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return read_rgb(path)
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
         raise UserError(f"{path} is not an image that can be read: {error}") from error
 
 
@@ -171,6 +175,7 @@ def main() -> None:
     if doubled:
         raise UserError(f"Figures are named after their images; several are {doubled.pop()}")
     pictures = [read_image(path) for path in arguments.images]
+    arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     import_tensorflow_quietly()
     import numpy as np

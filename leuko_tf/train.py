@@ -7,6 +7,7 @@ The work folder then holds:
   tensorboard/   the same for TensorBoard
   best.keras     the model to use: float32, weights of the best epoch
   last.keras     the model to resume from, with its optimizer
+  cells.npy      the decoded cells, with data.cache=disk and while it trains
 
 Running the same command again resumes after the last epoch that was saved.
 """
@@ -19,7 +20,6 @@ import shlex
 import subprocess
 import sys
 import warnings
-import zipfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,10 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     from leuko_tf import callbacks, data
     from leuko_tf.resnext import from_config
 
+    last = workdir / callbacks.LAST
+    if last.exists() and callbacks.epochs_done(last) >= config.train.epochs:
+        print(f"{workdir} is trained: all of {config.train.epochs} epochs are done.")
+        return
     keras.utils.set_random_seed(config.train.seed)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -71,12 +75,10 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
 
     save_config(config, workdir / CONFIG)
     model, done = _build_or_resume(config, workdir, steps)
-    if done >= config.train.epochs:
-        print(f"{workdir} is trained: {done} of {config.train.epochs} epochs are done.")
-        return
     _describe_run(workdir, config, builder, model)
+    kind = "SYNTHETIC cells" if builder.info.metadata["synthetic"] else "cells"
     print(
-        f"training on {len(training):,} cells, validating on {len(validation):,}; fold "
+        f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold "
         f"{config.data.held_out_fold} held out; {steps} steps of {config.data.batch_size} an epoch"
     )
 
@@ -107,6 +109,8 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         shuffle=False,  # the batches come shuffled
         verbose=verbose,
     )
+    if file:
+        file.unlink()
     print(f"trained: {workdir / callbacks.BEST}")
 
 
@@ -177,7 +181,7 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
                 warnings.filterwarnings("error", message="Skipping variable loading")
                 saved = keras.models.load_model(last)
             done = callbacks.epochs_done(last)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile, UserWarning) as error:
+        except (ValueError, OSError, UserWarning) as error:
             raise UserError(
                 f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
             ) from error
@@ -186,8 +190,7 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
         model.optimizer.build(model.trainable_variables)
         _copy_numbers(saved.variables, model.variables)
         _copy_numbers(saved.optimizer.variables, model.optimizer.variables)
-        if done < config.train.epochs:
-            print(f"resuming {workdir} after epoch {done}")
+        print(f"resuming {workdir} after epoch {done}")
     callbacks.truncate_log(workdir, done)
     return model, done
 
@@ -217,6 +220,8 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": own | {p: version(p) for p in packages},
         "git_revision": _git_revision(),
+        "precision": model.dtype_policy.name,
+        "jit_compile": model.jit_compile,
         "devices": [d.device_type for d in tf.config.list_physical_devices()],
     }
     if (workdir / RUN).exists():
@@ -235,11 +240,12 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
 
 def _git_revision() -> str | None:
     """The checkout's revision, marked `-dirty` where files are changed; None outside of one."""
+    checkout = Path(__file__).parent.parent
+    if not (checkout / "pyproject.toml").is_file():
+        return None  # installed; a repository around it is not this project's
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
@@ -260,6 +266,9 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.settings)
+    if config.data.data_dir:
+        # The work folder's record of it has to hold from elsewhere, too.
+        config.data.data_dir = str(Path(config.data.data_dir).absolute())
     import_tensorflow_quietly()
     train(config, arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
 

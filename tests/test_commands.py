@@ -76,3 +76,85 @@ def test_demo_overwrites_no_folder_but_its_own(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "will not be overwritten" in done.stderr
     assert keep.read_text() == "years of work"
+
+
+def test_demo_deletes_no_data_that_it_shall_read(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text("{}")
+    data = tmp_path / "download"
+    data.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "leuko_tf.demo", "--workdir", tmp_path, "--data", data],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "which the demo deletes" in done.stderr
+    assert data.is_dir()
+
+
+# Stands in for a Python whose installing takes no time and no network, and counts it.
+QUICK_PYTHON = """#!/bin/sh
+case "$1 $2" in
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip") echo "$@" >> installed.txt ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What `make setup` looks at, in a folder with a space in its name."""
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    root = Path(__file__).parent.parent
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (folder / name).write_text((root / name).read_text())
+    return folder
+
+
+@pytest.fixture
+def quick_python(clone: Path, tmp_path: Path) -> str:
+    python = tmp_path / "quick-python"
+    python.write_text(QUICK_PYTHON)
+    python.chmod(0o755)
+    return f"PYTHON={python}"
+
+
+def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *words], cwd=clone, capture_output=True, text=True, check=False)
+
+
+def test_setup_installs_once_and_again_when_the_lock_changes(
+    clone: Path, quick_python: str
+) -> None:
+    installed = clone / "installed.txt"
+    assert make(clone, "setup", quick_python).returncode == 0
+    assert installed.read_text().count("requirements.lock") == 1
+    again = make(clone, "setup", quick_python)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert installed.read_text().count("requirements.lock") == 1
+    with (clone / "requirements.lock").open("a") as lock:
+        lock.write("# changed\n")
+    assert make(clone, "setup", quick_python).returncode == 0
+    assert installed.read_text().count("requirements.lock") == 2
+
+
+def test_setup_begins_anew_after_it_was_cut_off(clone: Path, quick_python: str) -> None:
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / ".made-from").touch()
+    assert make(clone, "setup", quick_python).returncode == 0
+    assert (clone / "installed.txt").is_file()
+
+
+def test_setup_keeps_an_environment_that_it_did_not_make(clone: Path, quick_python: str) -> None:
+    own = clone / ".venv" / "own"
+    own.mkdir(parents=True)
+    done = make(clone, "setup", quick_python)
+    assert done.returncode
+    assert "make did not make" in done.stderr
+    assert own.is_dir()
+
+
+def test_readme_has_no_gaps() -> None:
+    assert "@@" not in (Path(__file__).parent.parent / "README.md").read_text()

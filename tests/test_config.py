@@ -77,7 +77,7 @@ class TestTheProjectsOwn:
         config = load_config("paper.yaml")
         model, data = config.model, config.data
         assert (model.input_size, model.blocks, model.cardinality) == (400, [3, 4, 6, 3], 32)
-        assert (model.stem_width, model.width, model.num_outputs) == (64, 128, 15)
+        assert (model.stem_width, model.width) == (64, 128)
         assert (model.activation, model.batch_norm_momentum) == ("leaky_relu", 0.99)
         optimizer = config.optimizer
         assert (optimizer.name, optimizer.learning_rate) == ("adam", 0.001)
@@ -138,7 +138,6 @@ OUT_OF_RANGE = [
     ("data.batch_size", 0),
     ("data.cache", "tape"),
     ("model.input_size", 15),
-    ("model.num_outputs", 16),
     ("model.blocks", []),
     ("model.blocks", [3, 0]),
     ("model.stem_width", 0),

@@ -31,6 +31,8 @@ def test_held_out_fold_of_the_training_is_evaluated(evaluation: Path, data_dir: 
     assert set(table["fold"]) == {1}
     assert source["synthetic"] is True
     assert source["split"] == "fold_1"
+    assert source["held_out"] is True
+    assert "held out from the training" in (evaluation / "report.html").read_text()
     assert json.loads((evaluation / "metrics.json").read_text())["images"] == 30
 
 
@@ -61,10 +63,14 @@ def test_figures_come_from_the_table_alone(evaluation: Path, tmp_path: Path) -> 
     assert (tmp_path / "report.html").read_text() == (evaluation / "report.html").read_text()
 
 
-def test_several_folds_can_be_named(workdir: Path, tmp_path: Path) -> None:
+def test_folds_of_the_training_are_called_so(workdir: Path, tmp_path: Path) -> None:
     model = ("--model", workdir / "best.keras")
-    done = run_command(*model, "--split", "fold_2+fold_3", "--out", tmp_path)
+    done = run_command(*model, "--split", "fold_2+fold_3+fold_2", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "trained on" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert "Not held out." in page
+    assert "held out from the training" not in page
     table, _ = read_predictions(tmp_path / "predictions.parquet")
     assert set(table["fold"]) == {2, 3}
     assert set(table["label"]) == set(CODES)
@@ -79,9 +85,11 @@ def test_bad_input_ends_in_one_message_and_no_trace(workdir: Path, tmp_path: Pat
         (("--model", tmp_path / "none.keras", "--split", "fold_1"), "No config.yaml beside"),
         (("--model", no_model, "--split", "fold_1", "--dataset", "x"), "not a .keras model"),
         (("--predictions", tmp_path / "none.parquet"), "not a Parquet file"),
+        (("--predictions", tmp_path / "none.parquet", "--out", no_model), "text.keras"),
     ):
-        done = run_command(*arguments, "--out", tmp_path / "out")
+        out = () if "--out" in arguments else ("--out", tmp_path / "out")
+        done = run_command(*arguments, *out)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-        assert not (tmp_path / "out").exists()
+        assert not list((tmp_path / "out").glob("*"))

@@ -89,6 +89,17 @@ def test_installed_builder_reads_its_own_description(clean_python: Path, tmp_pat
     assert "| True" in done.stdout
 
 
+def test_installed_data_set_builds_by_the_tfds_command(
+    clean_python: Path, smear: Path, tmp_path: Path
+) -> None:
+    program = "from tensorflow_datasets.scripts.cli.main import launch_cli as tfds; tfds()"
+    build = ["build", "aml_cytomorphology_lmu", "--imports", "tfds_aml", "--config", "complete"]
+    folders = ["--manual_dir", smear, "--data_dir", tmp_path]
+    done = run(clean_python, tmp_path, "-c", program, *build, *folders)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("aml_cytomorphology_lmu/complete/*/dataset_info.json"))
+
+
 def test_installed_report_finds_its_template(
     clean_python: Path, workdir: Path, tmp_path: Path
 ) -> None:

@@ -83,13 +83,34 @@ def test_command_draws_a_figure_an_image_and_says_that_cells_are_synthetic(
             assert "SYNTHETIC" in picture.text["Title"]
 
 
-def test_unreadable_image_ends_in_one_message(workdir: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "cell.png"
-    bad.write_bytes(b"no image")
+def test_unreadable_image_ends_in_one_message(smear: Path, workdir: Path, tmp_path: Path) -> None:
+    no_image, truncated = tmp_path / "cell.png", tmp_path / "cell.tiff"
+    no_image.write_bytes(b"no image")
+    truncated.write_bytes((smear / "EBO" / "EBO_0001.tiff").read_bytes()[:100_000])
     words = ["-m", "leuko_tf.saliency", "--model", workdir / "best.keras", "--out", tmp_path / "o"]
-    done = subprocess.run(
-        [sys.executable, *words, bad], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {bad} is not an image")
-    assert not (tmp_path / "o").exists()
+    for bad in (no_image, truncated, tmp_path):
+        done = subprocess.run(
+            [sys.executable, *words, bad], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {bad} is not an image")
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "o").exists()
+
+
+def test_other_networks_and_mixed_precision_are_refused(tmp_path: Path) -> None:
+    import keras
+
+    from leuko_tf.cli import UserError
+    from leuko_tf.config import ModelConfig
+    from leuko_tf.resnext import from_config
+
+    other = tmp_path / "other.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(15)]).save(other)
+    with pytest.raises(UserError, match="no network of this project"):
+        load_model(other)
+    mixed = tmp_path / "mixed.keras"
+    small = ModelConfig(input_size=32, blocks=[1], stem_width=8, width=8, cardinality=2)
+    from_config(small, "mixed_bfloat16").save(mixed)
+    with pytest.raises(UserError, match=r"best\.keras"):
+        load_model(mixed)

@@ -32,6 +32,8 @@ def test_work_folder_holds_what_the_readme_promises(workdir: Path, tiny: list[st
     assert run["git_revision"] is None or len(run["git_revision"]) >= 40
     log = read_log(workdir)
     assert [entry["epoch"] for entry in log] == [1, 2]
+    assert run["precision"] == "float32"
+    assert run["jit_compile"] is False
     assert {"loss", "accuracy", "val_loss", "learning_rate", "images_per_second"} <= log[0].keys()
     assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
     assert not [f for f in workdir.iterdir() if f.name.startswith(".")]
@@ -80,7 +82,7 @@ def test_finished_training_is_left_as_it_is(
 ) -> None:
     before = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.is_file()}
     train(load_config("demo.yaml", tiny), workdir, verbose=0)
-    assert "is trained: 2 of 2 epochs are done" in capsys.readouterr().out
+    assert "is trained: all of 2 epochs are done" in capsys.readouterr().out
     kept = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.name.endswith("keras")}
     assert kept.items() <= before.items()
     assert len(read_log(workdir)) == 2
@@ -136,7 +138,7 @@ def test_whole_training_step_compiles_under_xla(tiny: list[str], tmp_path: Path)
 def test_decoded_cells_can_lie_on_disk(tiny: list[str], workdir: Path, tmp_path: Path) -> None:
     config = load_config("demo.yaml", [*tiny, "data.cache=disk"])
     train(config, tmp_path, verbose=0)
-    assert (tmp_path / "cells.npy").stat().st_size > 120 * 32 * 32 * 3
+    assert not (tmp_path / "cells.npy").exists(), "only while it trains"
     in_memory, on_disk = read_log(workdir), read_log(tmp_path)
     np.testing.assert_allclose(
         [e["loss"] for e in on_disk], [e["loss"] for e in in_memory], rtol=1e-3
