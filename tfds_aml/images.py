@@ -1,8 +1,9 @@
 """Reading TIFFs and encoding them as PNG, with all cores."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,22 @@ def unreadable(paths: Sequence[Path], shape: tuple[int, int, int]) -> list[tuple
 
 
 def encoded_as_png(paths: Sequence[Path]) -> Iterator[bytes]:
-    """Yields each TIFF as PNG bytes, in the order given; reads and encodes ahead on all cores."""
+    """Yields each TIFF as PNG bytes, in the order given; reads and encodes ahead on all cores.
+
+    Threads serve here, since TensorFlow's encoder, nine tenths of the work, runs outside of
+    Python's lock. `tf.data` with the same functions often kept to one core.
+    """
     import tensorflow as tf
 
-    def encode(path: tf.Tensor) -> tf.Tensor:
-        pixels = tf.numpy_function(lambda p: read_rgb(p.decode()), [path], tf.uint8)
-        pixels.set_shape([None, None, 3])
-        return tf.io.encode_png(pixels, compression=PNG_COMPRESSION)
+    def encode(path: Path) -> bytes:
+        return tf.io.encode_png(read_rgb(path), compression=PNG_COMPRESSION).numpy()
 
-    dataset = tf.data.Dataset.from_tensor_slices([str(p) for p in paths])
-    dataset = dataset.map(encode, num_parallel_calls=os.cpu_count(), deterministic=True)
-    yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    cores = os.cpu_count() or 1
+    ahead: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        for path in paths:
+            ahead.append(pool.submit(encode, path))
+            if len(ahead) > 4 * cores:  # enough to keep the cores busy, little enough to hold
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
