@@ -154,7 +154,3 @@ def test_setup_keeps_an_environment_that_it_did_not_make(clone: Path, quick_pyth
     assert done.returncode
     assert "make did not make" in done.stderr
     assert own.is_dir()
-
-
-def test_readme_has_no_gaps() -> None:
-    assert "@@" not in (Path(__file__).parent.parent / "README.md").read_text()
