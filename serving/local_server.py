@@ -90,8 +90,8 @@ def _serve(name: str, base: Path, host: str, port: int, stop: threading.Event) -
         port = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError:
         raise StartError(
-            f"Cannot listen on {host}:{port}: another server may hold the port. Choose one with"
-            " --port, or 0 for any that is free."
+            f"Cannot listen on {host}:{port}: another server may hold the port, or the host may be"
+            " none of this machine's. Choose with --port (0 for any that is free) and --host."
         ) from None
     server.start()
     print(

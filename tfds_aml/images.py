@@ -69,8 +69,8 @@ def unreadable(paths: Sequence[Path], shape: tuple[int, int, int]) -> list[tuple
 def encoded_as_png(paths: Sequence[Path]) -> Iterator[bytes]:
     """Yields each TIFF as PNG bytes, in the order given; reads and encodes ahead on all cores.
 
-    Threads serve here, since TensorFlow's encoder, nine tenths of the work, runs outside of
-    Python's lock. `tf.data` with the same functions often kept to one core.
+    Threads serve here, since TensorFlow's encoder, most of the work, runs outside of Python's
+    lock. `tf.data` with the same functions often kept to one core.
     """
     import tensorflow as tf
 
