@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,16 @@ def quick_python(clone: Path, tmp_path: Path) -> str:
 
 
 def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words], cwd=clone, capture_output=True, text=True, check=False)
+    # The suite itself may run under make, which would hand its flags down.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *words],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_setup_installs_once_and_again_when_the_lock_changes(

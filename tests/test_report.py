@@ -138,7 +138,7 @@ class TestSource:
     def test_real_images_are_not_called_synthetic(self, page):
         text = page.text.replace("synthetic False", "")
         assert "synthetic" not in text.lower()
-        assert "1,200 images , held-out fold_2" in text or "1,200 images, held-out fold_2" in text
+        assert "1,200 images, fold_2. Research use only" in text
 
     def test_every_fact_of_the_source_is_shown(self, page):
         for key, value in REAL.items():
@@ -147,7 +147,16 @@ class TestSource:
     def test_a_table_that_does_not_tell_its_source_has_a_report_that_says_so(self, tmp_path):
         page, _ = _write(tmp_path, [*CODES], {})
         assert "the table of predictions does not tell" in page.text
-        assert "held-out" not in page.text
+        assert "held out" not in page.text.lower()
+
+    def test_images_that_were_trained_on_are_not_called_held_out(self, tmp_path):
+        for held_out, said, not_said in (
+            (True, "held out from the training", "Not held out."),
+            (False, "Not held out.", "held out from the training"),
+        ):
+            page, _ = _write(tmp_path, [*CODES], {**REAL, "held_out": held_out})
+            assert said in page.text
+            assert not_said not in page.text
 
     def test_text_of_the_source_is_escaped(self, tmp_path):
         source = {
