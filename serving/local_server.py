@@ -9,7 +9,6 @@ workstation. For more, run TensorFlow Serving itself (compose.yaml). Research us
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 WORKERS = 4
 # Time that running requests get to finish when the server is asked to stop.
 GRACE_S = 10.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StartError(Exception):
@@ -58,8 +58,8 @@ def is_saved_model(folder: Path) -> bool:
     return (folder / "saved_model.pb").is_file()
 
 
-def _serve(name: str, base: Path, host: str, port: int, stop: threading.Event) -> None:
-    """Loads the model, serves it until `stop` is set, then lets running requests finish."""
+def _serve(name: str, base: Path, host: str, port: int) -> None:
+    """Loads the model, serves it until told to stop, then lets running requests finish."""
     folder = newest_version(base)
 
     import grpc
@@ -98,7 +98,7 @@ def _serve(name: str, base: Path, host: str, port: int, stop: threading.Event) -
         f"leuko_tf local server: model {name} version {servable.version} ready on {host}:{port}",
         flush=True,
     )
-    stop.wait()
+    signal.sigwait(STOP_SIGNALS)
     server.stop(GRACE_S).wait()
 
 
@@ -131,11 +131,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command until SIGINT or SIGTERM; returns its exit code, 1 if it could not start."""
     args = _parse(argv)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked, in this thread and all that it will start, and waited for: a handler that sets an
+    # event can come while the same thread holds that event's lock, and then waits for itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        _serve(args.model_name, args.model_base_path, args.host, args.port, stop)
+        _serve(args.model_name, args.model_base_path, args.host, args.port)
     except StartError as error:
         print(f"serving.local_server: {error}", file=sys.stderr)
         return 1
