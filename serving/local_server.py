@@ -131,8 +131,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command until SIGINT or SIGTERM; returns its exit code, 1 if it could not start."""
     args = _parse(argv)
-    # Blocked, in this thread and all that it will start, and waited for: a handler that sets an
-    # event can come while the same thread holds that event's lock, and then waits for itself.
+    # Blocked, in this thread and all that it will start, and waited for: with a handler that sets
+    # an event, a signal just before the wait for that event begins is not noticed until the next.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         _serve(args.model_name, args.model_base_path, args.host, args.port)
