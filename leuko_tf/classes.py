@@ -16,34 +16,32 @@ class CellClass:
     Attributes:
       code: str. Three letters, as in the download's folder names.
       name: str. English name, as in the paper's table.
-      lineage: str. Heading under which tables group the class.
       colour: str. `#rrggbb`, the same in every plot.
     """
 
     code: str
     name: str
-    lineage: str
     colour: str
 
 
 # The order of the paper's table. It is also the order of the label feature, of the model's
 # outputs and of the probability columns: index 0 is NGS everywhere.
 CLASSES: tuple[CellClass, ...] = (
-    CellClass("NGS", "Neutrophil (segmented)", "granulocytes", "#1f77b4"),
-    CellClass("NGB", "Neutrophil (band)", "granulocytes", "#6baed6"),
-    CellClass("LYT", "Lymphocyte (typical)", "lymphocytes", "#2ca02c"),
-    CellClass("LYA", "Lymphocyte (atypical)", "lymphocytes", "#98df8a"),
-    CellClass("MON", "Monocyte", "monocytes", "#8c564b"),
-    CellClass("EOS", "Eosinophil", "granulocytes", "#ff7f0e"),
-    CellClass("BAS", "Basophil", "granulocytes", "#17becf"),
-    CellClass("MYO", "Myeloblast", "blasts", "#d62728"),
-    CellClass("PMO", "Promyelocyte", "granulocyte precursors", "#9467bd"),
-    CellClass("PMB", "Promyelocyte (bilobed)", "granulocyte precursors", "#c5b0d5"),
-    CellClass("MYB", "Myelocyte", "granulocyte precursors", "#e377c2"),
-    CellClass("MMZ", "Metamyelocyte", "granulocyte precursors", "#f7b6d2"),
-    CellClass("MOB", "Monoblast", "blasts", "#ff9896"),
-    CellClass("EBO", "Erythroblast", "erythroid", "#bcbd22"),
-    CellClass("KSC", "Smudge cell", "artefacts", "#7f7f7f"),
+    CellClass("NGS", "Neutrophil (segmented)", "#1f77b4"),
+    CellClass("NGB", "Neutrophil (band)", "#6baed6"),
+    CellClass("LYT", "Lymphocyte (typical)", "#2ca02c"),
+    CellClass("LYA", "Lymphocyte (atypical)", "#98df8a"),
+    CellClass("MON", "Monocyte", "#8c564b"),
+    CellClass("EOS", "Eosinophil", "#ff7f0e"),
+    CellClass("BAS", "Basophil", "#17becf"),
+    CellClass("MYO", "Myeloblast", "#d62728"),
+    CellClass("PMO", "Promyelocyte", "#9467bd"),
+    CellClass("PMB", "Promyelocyte (bilobed)", "#c5b0d5"),
+    CellClass("MYB", "Myelocyte", "#e377c2"),
+    CellClass("MMZ", "Metamyelocyte", "#f7b6d2"),
+    CellClass("MOB", "Monoblast", "#ff9896"),
+    CellClass("EBO", "Erythroblast", "#bcbd22"),
+    CellClass("KSC", "Smudge cell", "#7f7f7f"),
 )
 
 CODES: tuple[str, ...] = tuple(c.code for c in CLASSES)
