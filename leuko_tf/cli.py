@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,11 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def command_line() -> str:
+    """The command that runs, as one would type it again."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def demo(data: Path | None, workdir: Path) -> None:
     with _local_server(exports, workdir / "server.log") as address:
         _module("serving.client", "--address", address, *images)
 
-    accuracy = json.loads((evaluation / "metrics.json").read_text())["accuracy"]
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    accuracy = metrics["pooled"]["overall"]["accuracy"]
     kind = "SYNTHETIC, drawn by a program" if metadata["synthetic"] else f"from {data}"
     _say(
         f"Done in {time.monotonic() - start:.0f} s. The images are {kind}"

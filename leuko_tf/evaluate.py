@@ -3,116 +3,130 @@
   python -m leuko_tf.evaluate --model runs/x/best.keras --out DIR
   python -m leuko_tf.evaluate --predictions DIR/predictions.parquet --out DIR
 
-The second form needs no model and does not import TensorFlow. Both write into DIR
-`predictions.parquet` (the first form), `metrics.json` and `report.html`.
+The second form needs no model and does not import TensorFlow; it takes the three forms of
+`leuko_tf.predictions`. DIR then holds:
+  predictions.parquet   the table (first form), and `mistakes/`, pictures of the surest mistakes
+  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.examiners`
+  report.html           the same for reading: one file that needs nothing else
+  model_card.md         the same in short, for who publishes the model
+  disputes.csv          images whose re-annotations agree against the label, where there are some
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leuko_tf.classes import CODES, REANNOTATIONS
+import leuko_tf
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 
-PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
 REPORT = "report.html"
+MODEL_CARD = "model_card.md"
+DISPUTES = "disputes.csv"
+DEFAULT_REPLICATES = 2000
 
 
-def predict_folds(
-    model_file: Path, dataset: str, data_dir: str | None, folds: list[int], out: Path
-) -> Path:
-    """Runs a model over folds of a data set and writes the table of predictions.
+def evaluate(
+    predictions: Path,
+    out: Path,
+    *,
+    annotations: Path | None = None,
+    others: Mapping[str, Path] | None = None,
+    replicates: int = DEFAULT_REPLICATES,
+) -> dict[str, Any]:
+    """Computes everything from a table of predictions alone, and writes it.
 
     Args:
-      model_file: a `.keras` file.
-      dataset: TFDS name with configuration.
-      data_dir: where it was built; None is TFDS' own default.
-      folds: folds to predict, 1 to 5.
+      predictions: the table, in any form of `leuko_tf.predictions`.
       out: folder to write to.
+      annotations: annotations.dat whose re-annotations join the table by id.
+      others: name to table of other networks to compare with.
+      replicates: of the bootstrap; 0 for no intervals but DeLong's.
 
     Returns:
-      Path of the table.
+      What `metrics.json` holds: the table's `source`, the figures of
+      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.examiners.compare_network`; None
+      without re-annotated images), `examiners_from` (`these images`, `published figures` or None:
+      whose operating points the binary questions are compared with) and `comparisons`, by name
+      (`leuko_tf.metrics.compare`).
 
     Raises:
-      UserError: if the model cannot be loaded or the data set is not built.
+      UserError: if a table or the annotations cannot be used.
     """
-    import numpy as np
-    import pandas as pd
-    from tqdm import tqdm
-
-    from leuko_tf import data
-    from leuko_tf.models import describe_model, load_model
-    from leuko_tf.predictions import PROBABILITIES, write_predictions
-
-    model = load_model(model_file)
-    builder = data.open_dataset(dataset, data_dir)
-    tables = []
-    with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
-        for batch in data.read(builder, folds):
-            scores = pd.DataFrame(model.predict_on_batch(batch["image"]), columns=PROBABILITIES)
-            scores.insert(0, "id", [i.decode() for i in batch["id"]])
-            scores.insert(1, "label", np.array(CODES)[batch["label"]])
-            scores.insert(2, "fold", batch["fold"])
-            for k, column in enumerate(("reannotation_1", "reannotation_2"), 3):
-                scores.insert(k, column, np.array(REANNOTATIONS)[batch[column]])
-            tables.append(scores)
-            progress.update(len(scores))
-    table = pd.concat(tables).sort_values("id")
-    source = {
-        "synthetic": bool(builder.info.metadata["synthetic"]),
-        "dataset": builder.info.full_name,
-        "folds": builder.info.metadata["folds"],
-        "split": "+".join(f"fold_{k}" for k in folds),
-        "model": str(model_file),
-        "held_out": _held_out(describe_model(model_file)["held_out_fold"], folds),
-    }
-    write_predictions(table, source, out / PREDICTIONS)
-    return out / PREDICTIONS
-
-
-def _held_out(held_out_fold: int | None, folds: list[int]) -> bool | None:
-    """Whether the model has seen none of the folds; None where its training is not known."""
-    return None if held_out_fold is None else folds == [held_out_fold]
-
-
-def evaluate(predictions: Path, out: Path) -> dict[str, Any]:
-    """Computes `metrics.json` and `report.html` from a table of predictions alone.
-
-    Returns:
-      The metrics, with the table's `source`.
-    """
-    from leuko_tf.metrics import compute_metrics
+    from leuko_tf import examiners, mistakes
+    from leuko_tf.metrics import compare, compute_metrics
     from leuko_tf.predictions import read_predictions
-    from leuko_tf.report import write_report
+    from leuko_tf.published import examiners_points
+    from leuko_tf.report import write_model_card, write_report
 
     table, source = read_predictions(predictions)
-    metrics = {"source": source, **compute_metrics(table)}
+    if annotations:
+        table = examiners.with_annotations(table, examiners.annotation_table(annotations))
+    points = examiners.operating_points(table)
+    points_from = "these images" if points else None
+    if not points and not source.get("synthetic"):
+        points, points_from = examiners_points(), "published figures"
+    comparisons = {}
+    for name, file in (others or {}).items():
+        other, other_source = read_predictions(file)
+        try:
+            compared = compare(table, other, replicates)
+        except ValueError as error:
+            raise UserError(f"{predictions} and {file} do not go together: {error}") from error
+        comparisons[name] = {"source": other_source, **compared}
+    metrics = {
+        "leuko_tf": leuko_tf.__version__,
+        "source": source,
+        **compute_metrics(table, points, replicates),
+        "examiners": examiners.compare_network(table),
+        "examiners_from": points_from,
+        "comparisons": comparisons,
+    }
     write_json(out / METRICS, metrics)
-    write_report(table, metrics, out / REPORT)
+    disputed = examiners.disputes(table)
+    if len(disputed):
+        examiners.write_disputes(disputed, out / DISPUTES)
+    surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
+    write_model_card(metrics, out / MODEL_CARD)
+    write_report(table, metrics, disputed, surest, out / REPORT)
     return metrics
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The headline figures, for a terminal."""
-
-    def shown(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.4f}"
+    """The headline figures as text, for a terminal."""
+    from leuko_tf.metrics.headline import headlines
 
     source = metrics["source"]
     kind = "SYNTHETIC images" if source.get("synthetic") else "images"
     if source.get("held_out") is False:
-        kind = f"{kind}, trained on"
-    rows = [
-        (f"{kind}", f"{metrics['images']:,}"),
-        ("accuracy", shown(metrics["accuracy"])),
-        ("balanced accuracy", shown(metrics["balanced_accuracy"])),
-        ("macro F1", shown(metrics["macro_f1"])),
-        ("Cohen's kappa", shown(metrics["cohen_kappa"])),
-        ("ROC AUC, blast", shown(metrics["questions"]["blast"]["roc_auc"])),
-        ("ROC AUC, atypical", shown(metrics["questions"]["atypical"]["roc_auc"])),
-    ]
-    return "\n".join(f"  {name:<28}{value:>10}" for name, value in rows)
+        kind += ", trained on"
+    lines = [_line(kind, f"{metrics['pooled']['images']:,}", "95 % interval", "folds: mean", "SD")]
+    for headline in headlines(metrics):
+        between = headline.interval and " to ".join(f"{end:.4f}" for end in headline.interval)
+        mean, sd = (f"{n:.4f}" if n is not None else "" for n in (headline.mean, headline.sd))
+        value = "undefined" if headline.value is None else f"{headline.value:.4f}"
+        lines.append(_line(headline.title, value, between or "", mean, sd))
+    return "\n".join(lines)
+
+
+def _line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
+    return f"  {title:<30}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
+
+
+def named_tables(texts: list[str]) -> dict[str, Path]:
+    """`NAME=P.parquet`, as `--compare` takes it, to name and file.
+
+    Raises:
+      UserError: if one is not of this form, or a name comes twice.
+    """
+    tables: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file) or name in tables:
+            raise UserError(f"--compare takes NAME=TABLE, each name once. Received: {text}")
+        tables[name] = Path(file)
+    return tables
 
 
 def _folds(split: str) -> list[int]:
@@ -126,6 +140,24 @@ def _folds(split: str) -> list[int]:
         ) from error
 
 
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `evaluate` and `crossval` both take."""
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="NAME=TABLE",
+        help="another network's predictions to put beside; may come several times",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=DEFAULT_REPLICATES,
+        metavar="N",
+        help=f"replicates for the 95 %% intervals, 0 for none (default {DEFAULT_REPLICATES})",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.evaluate",
@@ -133,13 +165,20 @@ def main() -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="a .keras file")
-    what.add_argument("--predictions", type=Path, help="a predictions.parquet")
+    what.add_argument("--predictions", type=Path, help=".parquet, .csv or heldout_outputs.npz")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     beside = "default: of the training that the model lies with"
     parser.add_argument("--dataset", help=f"TFDS name/configuration; {beside}")
     parser.add_argument("--data-dir", help=f"where it was built; {beside}")
     parser.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
+    parser.add_argument(
+        "--annotations", type=Path, help="annotations.dat, for a table without re-annotations"
+    )
+    add_evaluation_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.bootstrap < 0:
+        raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
+    others = named_tables(arguments.compare)
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     predictions = arguments.predictions
@@ -154,11 +193,18 @@ def main() -> None:
             split = split or f"fold_{trained.held_out_fold}"
         if not dataset or not split:
             raise UserError(f"No config.yaml beside {arguments.model}: give --dataset and --split.")
+        folds = _folds(split)
         import_tensorflow_quietly()
-        predictions = predict_folds(
-            arguments.model, dataset, data_dir, _folds(split), arguments.out
-        )
-    metrics = evaluate(predictions, arguments.out)
+        from leuko_tf.inference import predict_folds
+
+        predictions = predict_folds(arguments.model, dataset, data_dir, folds, arguments.out)
+    metrics = evaluate(
+        predictions,
+        arguments.out,
+        annotations=arguments.annotations,
+        others=others,
+        replicates=arguments.bootstrap,
+    )
     print(summary(metrics))
     print(f"report: {arguments.out / REPORT}")
 

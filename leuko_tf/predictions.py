@@ -2,7 +2,7 @@
 
 A Parquet file with a row an image:
 
-  id               string   the image's path within its data set
+  id               string   the image's path within its data set, such as BAS/BAS_0021.tiff
   label            string   one of the 15 codes
   fold             int8     1 to 5
   reannotation_1   string   a code, UNC or none
@@ -12,28 +12,57 @@ A Parquet file with a row an image:
 and, in the file's metadata under `leuko_tf`, a JSON object that says where the rows come from:
 `synthetic`, `dataset`, `folds`, `split`, `model`, and whether the split was `held_out` from the
 model's training (null where not known).
+
+A CSV file with the same columns does, too; it tells no source. Without the two re-annotations
+every image counts as not re-annotated. Columns of other names are left alone.
+
+The published network's `heldout_outputs.npz` (arrays label, probability16, fold, codes15,
+outputs16) is a third form: its two outputs for erythroblasts are summed. It names no images, so
+that its ids are row numbers.
+
+  python -m leuko_tf.predictions heldout_outputs.npz --out published.parquet
+
+converts either into Parquet.
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leuko_tf.classes import CODES, REANNOTATIONS
-from leuko_tf.cli import UserError, written_aside
+from leuko_tf.classes import CODES, NOT_REANNOTATED, REANNOTATIONS
+from leuko_tf.cli import UserError, run, written_aside
 
 PROBABILITIES = [f"p_{code}" for code in CODES]
-DESCRIPTIONS = ["id", "label", "fold", "reannotation_1", "reannotation_2"]
+EXAMINERS = ["reannotation_1", "reannotation_2"]
+DESCRIPTIONS = ["id", "label", "fold", *EXAMINERS]
 COLUMNS = DESCRIPTIONS + PROBABILITIES
 SCHEMA = pa.schema(
     [(name, pa.int8() if name == "fold" else pa.string()) for name in DESCRIPTIONS]
     + [(name, pa.float32()) for name in PROBABILITIES]
 )
 METADATA_KEY = b"leuko_tf"
+
+PUBLISHED_SOURCE = {
+    "synthetic": False,
+    "dataset": "AML-Cytomorphology_LMU, 18,365 images",
+    "folds": "published lists",
+    "split": "fold_1+fold_2+fold_3+fold_4+fold_5",
+    "model": "the published network of Matek et al. 2019, outputs of heldout_outputs.npz",
+    "held_out": True,
+    "ids": "row numbers; the outputs cannot be joined to images",
+    "remark": (
+        "the outputs of fold 2 were softened by a temperature before they were published (of all "
+        "temperatures, 1.000 fits its 16 outputs best; the other folds want 1.9 to 2.2): its "
+        "calibration is not the network's own, nor are temperatures fitted on it"
+    ),
+}
 
 # Probabilities are float32 softmax outputs: their sum is 1 to about 1e-6.
 SUM_TOLERANCE = 1e-3
@@ -57,15 +86,31 @@ def write_predictions(table: pd.DataFrame, source: dict[str, Any], path: Path) -
 
 
 def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Reads and checks a table of predictions.
+    """Reads and checks a table of predictions in any of its three forms, known by the ending.
+
+    Args:
+      path: a `.csv` or `.npz` file; any other ending means Parquet.
 
     Returns:
       The table, and its source; empty where the file does not tell.
 
     Raises:
-      UserError: if the file is not there or not Parquet, or the table or its source is not as
+      UserError: if the file is not there or not of its form, or the table or its source is not as
         described above. The message names the column, or the first row and its id.
     """
+    if path.suffix == ".csv":
+        table, source = _read_csv(path), {}
+    elif path.suffix == ".npz":
+        table, source = _read_published_outputs(path)
+    else:
+        table, source = _read_parquet(path)
+    for column in EXAMINERS:
+        if column not in table.columns:
+            table[column] = NOT_REANNOTATED
+    return _checked(table, str(path)), source
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         # Not `read_table`, which would also read a folder, and columns out of the path's names.
         with pq.ParquetFile(path) as file:
@@ -78,7 +123,33 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         source = None
     if not isinstance(source, dict):
         raise UserError(f"{path}: its source, under leuko_tf in the metadata, is no JSON object")
-    return _checked(arrow.to_pandas(), str(path)), source
+    return arrow.to_pandas(), source
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        # Ids are text, and so is the re-annotation `none`, which pandas would read as missing.
+        text = dict.fromkeys(["id", "label", *EXAMINERS], "str")
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"id": [""]})
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} is not a CSV file that can be read: {error}") from error
+
+
+def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names, codes = file["outputs16"].tolist(), file["codes15"]
+            outputs = dict(zip(names, file["probability16"].T, strict=True))
+            outputs["EBO"] = outputs["EBO"] + outputs.pop("EBO2")
+            table = pd.DataFrame({f"p_{code}": outputs[code] for code in CODES})
+            table["label"] = codes[file["label"]].astype(object)
+            table["fold"] = file["fold"]
+    except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+        raise UserError(
+            f"{path} is not the published network's heldout_outputs.npz: {error}"
+        ) from error
+    table["id"] = [f"row {row}" for row in range(len(table))]
+    return table, PUBLISHED_SOURCE
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
@@ -110,10 +181,29 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     refuse(table["id"].isna(), "no id")
     refuse(table["id"].duplicated(), "an id that stood before")
     refuse(~table["label"].isin(CODES), "a label that is none of the 15 codes")
-    for column in ("reannotation_1", "reannotation_2"):
+    for column in EXAMINERS:
         refuse(~table[column].isin(REANNOTATIONS), f"an unknown {column}")
     refuse(~table["fold"].isin(range(1, 6)), "a fold that is not 1 to 5")
     refuse(~np.isfinite(values).all(axis=1), "a probability that is not a finite number")
     refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside of 0 to 1")
     refuse(np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE, "probabilities that do not sum to 1")
     return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leuko_tf.predictions",
+        description="Check a table of predictions and write it as Parquet.",
+    )
+    parser.add_argument("predictions", type=Path, help=".parquet, .csv or heldout_outputs.npz")
+    parser.add_argument("--out", required=True, type=Path, help="Parquet file to write")
+    arguments = parser.parse_args()
+    if arguments.out.suffix != ".parquet":
+        raise UserError(f"--out must end in .parquet. Received: {arguments.out}")
+    table, source = read_predictions(arguments.predictions)
+    write_predictions(table, source, arguments.out)
+    print(f"{len(table):,} rows: {arguments.out}")
+
+
+if __name__ == "__main__":
+    run(main)

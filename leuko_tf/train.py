@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import platform
-import shlex
 import subprocess
 import sys
 import warnings
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import leuko_tf
-from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
+from leuko_tf.cli import UserError, command_line, import_tensorflow_quietly, run, write_json
 from leuko_tf.config import Config, differences, load_config, save_config
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
     own = {"python": platform.python_version(), "leuko_tf": leuko_tf.__version__}
     packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
     start = {
-        "command": shlex.join(["python", "-m", "leuko_tf.train", *sys.argv[1:]]),
+        "command": command_line(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": own | {p: version(p) for p in packages},
         "git_revision": _git_revision(),

@@ -1,0 +1,147 @@
+"""Cross-validates: five trainings, each tested on the fold that it did not see.
+
+  python -m leuko_tf.crossval --config configs/x.yaml --workdir runs/x
+  python -m leuko_tf.crossval --config configs/x.yaml --workdir runs/x --fold 3
+
+The first form trains the folds that are not trained yet, one after the other, and at the end joins
+their held-out predictions into one table and one report. The second does one fold only, for a
+cluster with a job a fold; once all five are there, the first form finds nothing to train and joins.
+The same command again resumes. The work folder then holds `fold_1` to `fold_5`, work folders of
+`leuko_tf.train` with their `predictions.parquet`, and what `leuko_tf.evaluate` writes, for all.
+"""
+
+import argparse
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run
+from leuko_tf.config import Config, load_config
+from leuko_tf.evaluate import REPORT, add_evaluation_arguments, evaluate, named_tables, summary
+
+FOLDS = (1, 2, 3, 4, 5)
+PREDICTIONS = "predictions.parquet"
+HELD_OUT_KEY = "data.held_out_fold"
+
+
+def cross_validate(
+    config: Config, workdir: Path, folds: tuple[int, ...], verbose: int | str
+) -> None:
+    """Trains and predicts each of the folds that is not done.
+
+    Args:
+      config: the whole configuration; its held-out fold is replaced.
+      workdir: folder of this cross-validation alone.
+      folds: of 1 to 5.
+      verbose: Keras' own, for the training.
+
+    Raises:
+      UserError: as `leuko_tf.train.train` and `leuko_tf.inference.predict_folds`.
+    """
+    import keras
+
+    from leuko_tf.inference import predict_folds
+    from leuko_tf.train import refuse_other_configuration, train
+
+    configs = {k: replace(config, data=replace(config.data, held_out_fold=k)) for k in folds}
+    for k in folds:  # before the first of them has trained for days
+        refuse_other_configuration(configs[k], fold_folder(workdir, k))
+    for k in folds:
+        folder = fold_folder(workdir, k)
+        if (folder / PREDICTIONS).is_file():
+            print(f"fold {k} is done: {folder / PREDICTIONS}", flush=True)
+            continue
+        print(f"fold {k}:", flush=True)
+        train(configs[k], folder, verbose)
+        predict_folds(folder / "best.keras", config.data.dataset, config.data.data_dir, [k], folder)
+        keras.backend.clear_session()  # or every fold's graphs would stay in memory
+
+
+def join(workdir: Path) -> Path:
+    """Joins the folds' held-out predictions, and their pictures, into one table.
+
+    Returns:
+      Path of the table.
+
+    Raises:
+      UserError: if a fold is not done, or the folds are not of one data set and configuration.
+    """
+    import pandas as pd
+
+    from leuko_tf import mistakes
+    from leuko_tf.predictions import read_predictions, write_predictions
+
+    missing = [k for k in FOLDS if not (fold_folder(workdir, k) / PREDICTIONS).is_file()]
+    if missing:
+        raise UserError(f"{workdir}: fold {' '.join(map(str, missing))} is not done")
+    tables, sources = zip(
+        *(read_predictions(fold_folder(workdir, k) / PREDICTIONS) for k in FOLDS), strict=True
+    )
+    first = sources[0]
+    for k, source in zip(FOLDS, sources, strict=True):
+        for name in ("dataset", "folds", "synthetic"):
+            if source.get(name) != first.get(name):
+                raise UserError(
+                    f"{workdir}: fold 1 was predicted on {name} {first.get(name)}, fold {k} on "
+                    f"{source.get(name)}. Delete the one that is wrong, and run again."
+                )
+    source = {
+        **first,
+        "split": "+".join(source["split"] for source in sources),
+        "model": f"{fold_folder(workdir, 1)}/best.keras and those of the other four folds, each "
+        "asked about the fold that it did not see",
+        "held_out": all(source["held_out"] for source in sources),
+    }
+    pictures = workdir / mistakes.FOLDER
+    shutil.rmtree(pictures, ignore_errors=True)
+    for k in FOLDS:
+        folder = fold_folder(workdir, k) / mistakes.FOLDER
+        if folder.is_dir():
+            shutil.copytree(folder, pictures, dirs_exist_ok=True)
+    write_predictions(pd.concat(tables, ignore_index=True), source, workdir / PREDICTIONS)
+    return workdir / PREDICTIONS
+
+
+def fold_folder(workdir: Path, fold: int) -> Path:
+    """Work folder of the training that holds out a fold."""
+    return workdir / f"fold_{fold}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leuko_tf.crossval",
+        description="Train and test on five folds. The same command again resumes.",
+    )
+    parser.add_argument("--config", required=True, help="YAML file, such as configs/demo.yaml")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of this one alone")
+    parser.add_argument("--fold", type=int, choices=FOLDS, help="do this fold only; join nothing")
+    add_evaluation_arguments(parser)
+    parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
+    arguments = parser.parse_intermixed_args()
+    if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
+        raise UserError(f"{HELD_OUT_KEY} is set by the cross-validation; --fold chooses one fold")
+    config = load_config(arguments.config, arguments.settings)
+    if config.data.data_dir:
+        config.data.data_dir = str(Path(config.data.data_dir).absolute())
+    others = named_tables(arguments.compare)
+    folds = (arguments.fold,) if arguments.fold else FOLDS
+
+    import_tensorflow_quietly()
+    cross_validate(config, arguments.workdir, folds, verbose=1 if sys.stdout.isatty() else 2)
+    if arguments.fold:
+        done = [k for k in FOLDS if (fold_folder(arguments.workdir, k) / PREDICTIONS).is_file()]
+        print(
+            f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} are. Without --fold the "
+            "same command joins them."
+        )
+        return
+    metrics = evaluate(
+        join(arguments.workdir), arguments.workdir, others=others, replicates=arguments.bootstrap
+    )
+    print(summary(metrics))
+    print(f"report: {arguments.workdir / REPORT}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,87 @@
+"""Runs a model over folds of a data set: its predictions, and pictures of its surest mistakes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from leuko_tf import data, mistakes
+from leuko_tf.classes import CODES, REANNOTATIONS
+from leuko_tf.models import describe_model, load_model
+from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
+
+PREDICTIONS = "predictions.parquet"
+
+
+def predict_folds(
+    model_file: Path, dataset: str, data_dir: str | None, folds: list[int], out: Path
+) -> Path:
+    """Runs a model over folds of a data set; writes the table of predictions.
+
+    Beside it, in the folder `leuko_tf.mistakes.FOLDER`, come pictures of the wrong answers that the
+    model was surest of, with their saliency maps.
+
+    Args:
+      model_file: a `.keras` file.
+      dataset: TFDS name with configuration.
+      data_dir: where it was built; None is TFDS' own default.
+      folds: folds to predict, 1 to 5.
+      out: folder to write to.
+
+    Returns:
+      Path of the table.
+
+    Raises:
+      UserError: if the model cannot be loaded or the data set is not built.
+    """
+    model = load_model(model_file)
+    builder = data.open_dataset(dataset, data_dir)
+    tables = []
+    surest, pictured = pd.DataFrame(), {}
+    with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
+        for batch in data.read(builder, folds):
+            scores = pd.DataFrame(model.predict_on_batch(batch["image"]), columns=PROBABILITIES)
+            scores.insert(0, "id", [i.decode() for i in batch["id"]])
+            scores.insert(1, "label", np.array(CODES)[batch["label"]])
+            scores.insert(2, "fold", batch["fold"])
+            for k, column in enumerate(EXAMINERS, 3):
+                scores.insert(k, column, np.array(REANNOTATIONS)[batch[column]])
+            tables.append(scores)
+            surest = mistakes.surest(pd.concat([surest, scores]))
+            pictured |= dict(zip(scores["id"], batch["image"], strict=True))
+            pictured = {i: image for i, image in pictured.items() if i in {*surest["id"]}}
+            progress.update(len(scores))
+    table = pd.concat(tables).sort_values("id", ignore_index=True)
+    source = {
+        "synthetic": bool(builder.info.metadata["synthetic"]),
+        "dataset": builder.info.full_name,
+        "folds": builder.info.metadata["folds"],
+        "split": "+".join(f"fold_{k}" for k in folds),
+        "model": str(model_file),
+        "held_out": _held_out(describe_model(model_file)["held_out_fold"], folds),
+        "training": _training(model_file.parent),
+    }
+    mistakes.draw(model, surest, pictured, out / mistakes.FOLDER)
+    write_predictions(table, source, out / PREDICTIONS)
+    return out / PREDICTIONS
+
+
+def _held_out(held_out_fold: int | None, folds: list[int]) -> bool | None:
+    """Whether the model has seen none of the folds; None where its training is not known."""
+    return None if held_out_fold is None else folds == [held_out_fold]
+
+
+def _training(workdir: Path) -> dict[str, Any] | None:
+    """Command, versions and configuration of the training; None where the folder has no record."""
+    run, config = workdir / "run.json", workdir / "config.yaml"
+    if not run.is_file() or not config.is_file():
+        return None
+    facts = json.loads(run.read_text())
+    return {
+        **{name: facts[name] for name in ("command", "versions", "git_revision", "parameters")},
+        "configuration": yaml.safe_load(config.read_text()),
+    }

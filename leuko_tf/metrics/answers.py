@@ -1,0 +1,87 @@
+"""Figures of the answers: which of the 15 classes the network names. By scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+from sklearn import metrics as sk
+
+from leuko_tf.classes import CODES
+
+CLASS_INDICES = range(len(CODES))
+
+
+def overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """Accuracy and its kin over all classes.
+
+    Args:
+      labels: int array [n], indices of classes.
+      scores: float array [n, 15], probabilities.
+
+    Returns:
+      Balanced accuracy and macro F1 average over the classes that have images. `top2_accuracy`
+      is the share of images whose label is among the two most probable classes. Kappa and
+      Matthews' correlation are None where chance alone agrees fully (all labels and answers are
+      of one class).
+    """
+    answers = scores.argmax(axis=1)
+    present = np.unique(labels)
+    chance_differs = len(np.union1d(labels, answers)) > 1
+    averaged = {"labels": present, "zero_division": 0}
+    return {
+        "accuracy": float(sk.accuracy_score(labels, answers)),
+        "balanced_accuracy": float(sk.recall_score(labels, answers, average="macro", **averaged)),
+        "macro_f1": float(sk.f1_score(labels, answers, average="macro", **averaged)),
+        "weighted_f1": float(sk.f1_score(labels, answers, average="weighted", **averaged)),
+        "cohen_kappa": float(sk.cohen_kappa_score(labels, answers)) if chance_differs else None,
+        "matthews_correlation": (
+            float(sk.matthews_corrcoef(labels, answers)) if chance_differs else None
+        ),
+        "top2_accuracy": float((labels[:, None] == two_most_probable(scores)).any(axis=1).mean()),
+        "classes_with_images": len(present),
+    }
+
+
+def two_most_probable(scores: np.ndarray) -> np.ndarray:
+    """Int array [n, 2], the most probable class and the next; the first of equals goes before."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :2]
+
+
+def per_class(labels: np.ndarray, answers: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Each code's figures against all others.
+
+    Args:
+      labels: int array [n], indices of classes.
+      answers: int array [n].
+
+    Returns:
+      For each code precision, sensitivity, specificity, F1, the number of images and how often
+      it was answered. A class that was never answered counts as precision 0, as in the paper; a
+      class without images has None; specificity is None where all images are of the class.
+    """
+    precision, sensitivity, f1, support = sk.precision_recall_fscore_support(
+        labels, answers, labels=CLASS_INDICES, zero_division=0
+    )
+    answered = np.bincount(answers, minlength=len(CODES))
+    true = np.bincount(labels[labels == answers], minlength=len(CODES))
+    negatives = len(labels) - support
+    figures = {}
+    for i, code in enumerate(CODES):
+        false_positives = answered[i] - true[i]
+        defined = support[i] > 0
+        figures[code] = {
+            "images": int(support[i]),
+            "answered": int(answered[i]),
+            "precision": float(precision[i]) if defined else None,
+            "sensitivity": float(sensitivity[i]) if defined else None,
+            "specificity": (
+                float(1 - false_positives / negatives[i]) if defined and negatives[i] else None
+            ),
+            "f1": float(f1[i]) if defined else None,
+        }
+    return figures
+
+
+def confusion_matrix(labels: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    """Counts [15][15] with labels in rows, in the order of `leuko_tf.classes.CODES`."""
+    counts = sk.confusion_matrix(labels, answers, labels=CLASS_INDICES)
+    return {"order": list(CODES), "rows_are_labels": counts.tolist()}

@@ -1,0 +1,225 @@
+"""95 % bootstrap intervals over images, stratified by class.
+
+Every replicate draws, within each class, as many images as the class has, with replacement. How
+often each image was drawn is its weight; all figures are then made of sums of weights, which a
+matrix product gives for many replicates at once. Intervals are the 2.5th and 97.5th percentiles.
+
+Within a class that is answered all right or all wrong no replicate differs: its interval has no
+width, however few images it has.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from leuko_tf.classes import CODES, QUESTIONS
+from leuko_tf.metrics.answers import two_most_probable
+from leuko_tf.metrics.calibration import BINS, SMALLEST, bin_of
+from leuko_tf.metrics.questions import question_score
+
+REPLICATES = 2000
+SEED = 0
+CHUNK = 200  # replicates at once; bounds the memory, not the result
+PERCENTILES = (2.5, 97.5)
+
+# Where a figure stands in the dict of figures, such as ("classes", "NGS", "precision").
+Path = tuple[str, ...]
+
+
+def bootstrap_intervals(
+    labels: np.ndarray, scores: np.ndarray, replicates: int = REPLICATES
+) -> dict[str, Any]:
+    """Intervals of the figures that `leuko_tf.metrics.summary.figures` computes.
+
+    Args:
+      labels: int array [n], indices of classes.
+      scores: float array [n, 15].
+      replicates: int above 0.
+
+    Returns:
+      Dict of the figures' own shape with [lower, upper] in each figure's place: `overall`,
+      `classes`, `questions` (average precision and the figures at threshold 0.5; the AUC has
+      DeLong's) and `calibration`. None where a replicate leaves the figure undefined; a class
+      without images, and a question without images of both kinds, are left out.
+    """
+    return _percentiles(_replicated(labels, scores, replicates))
+
+
+def bootstrap_differences(
+    labels: np.ndarray, scores: np.ndarray, others: np.ndarray, replicates: int = REPLICATES
+) -> dict[str, Any]:
+    """Intervals of the differences between two networks, both seen on the same replicates.
+
+    Args:
+      labels: int array [n], indices of classes.
+      scores: float array [n, 15], of the first network.
+      others: float array [n, 15], of the second; row for row the same images.
+      replicates: int above 0.
+
+    Returns:
+      As `bootstrap_intervals`, of first minus second.
+    """
+    one, other = (_replicated(labels, s, replicates) for s in (scores, others))
+    return _percentiles({path: one[path] - other[path] for path in one})
+
+
+def resampling_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
+    """How often each replicate draws each image; the same whenever the labels are the same.
+
+    Args:
+      labels: int array [n].
+      replicates: int.
+
+    Yields:
+      float32 arrays [up to 200, n] of whole numbers, `replicates` rows in all. Within each class
+      a row sums to the class's number of images.
+    """
+    rng = np.random.default_rng(SEED)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for start in range(0, replicates, CHUNK):
+        weights = np.zeros((min(CHUNK, replicates - start), len(labels)), np.float32)
+        for images in members:
+            for row in weights:
+                drawn = rng.integers(len(images), size=len(images))
+                row[images] = np.bincount(drawn, minlength=len(images))
+        yield weights
+
+
+def _replicated(labels: np.ndarray, scores: np.ndarray, replicates: int) -> dict[Path, np.ndarray]:
+    """Every figure of every replicate: float arrays [replicates]."""
+    weighted = _WeightedFigures(labels, scores)
+    chunks = [weighted(weights) for weights in resampling_weights(labels, replicates)]
+    return {path: np.concatenate([chunk[path] for chunk in chunks]) for path in chunks[0]}
+
+
+def _percentiles(replicated: dict[Path, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, values in replicated.items():
+        *groups, name = path
+        inside = tree
+        for group in groups:
+            inside = inside.setdefault(group, {})
+        defined = np.isfinite(values).all()
+        inside[name] = np.percentile(values, PERCENTILES).tolist() if defined else None
+    return tree
+
+
+class _WeightedFigures:
+    """The figures as functions of the images' weights; what does not depend on them is kept."""
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray):
+        scores = scores / scores.sum(axis=1, keepdims=True)
+        answers, confidence = scores.argmax(axis=1), scores.max(axis=1)
+        classes, rows = len(CODES), np.arange(len(labels))
+        self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
+        of_label = np.maximum(scores[rows, labels], SMALLEST)
+        self._averaged = {
+            ("overall", "top2_accuracy"): (labels[:, None] == two_most_probable(scores)).any(1),
+            ("calibration", "brier"): ((scores - np.eye(classes)[labels]) ** 2).sum(axis=1),
+            ("calibration", "log_loss"): -np.log(of_label),
+        }
+        self._gaps = np.zeros((len(labels), BINS), np.float32)
+        self._gaps[rows, bin_of(confidence)] = (answers == labels) - confidence
+        self._questions = {}
+        for name, codes in QUESTIONS.items():
+            positive = np.isin(labels, [CODES.index(code) for code in codes])
+            if positive.any() and not positive.all():
+                self._questions[name] = _WeightedQuestion(positive, question_score(scores, codes))
+
+    def __call__(self, weights: np.ndarray) -> dict[Path, np.ndarray]:
+        """Figures [replicates] of weights [replicates, n]."""
+        images = weights.shape[1]
+        classes = len(CODES)
+        counts = (weights @ self._cells).reshape(-1, classes, classes).astype(np.float64)
+        averages = weights @ np.stack([*self._averaged.values()], axis=1).astype(np.float32)
+        return {
+            **_of_counts(counts),
+            **dict(zip(self._averaged, averages.T / images, strict=True)),
+            ("calibration", "expected_calibration_error"): (
+                np.abs(weights @ self._gaps).sum(axis=1) / images
+            ),
+            **{
+                ("questions", name, *path): values
+                for name, question in self._questions.items()
+                for path, values in question(weights).items()
+            },
+        }
+
+
+def _of_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
+    """Figures of confusion matrices [replicates, 15, 15], labels in rows."""
+    total = counts.sum(axis=(1, 2))
+    of_label, of_answer = counts.sum(axis=2), counts.sum(axis=1)
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    present = of_label[0] > 0  # stratified: the same in every replicate
+    precision = _ratio(right, of_answer, otherwise=0)
+    sensitivity = _ratio(right, of_label, otherwise=0)
+    f1 = _ratio(2 * right, of_label + of_answer, otherwise=0)
+    negatives = total[:, None] - of_label
+    specificity = 1 - _ratio(of_answer - right, negatives, otherwise=np.nan)
+
+    accuracy = right.sum(axis=1) / total
+    by_chance = (of_label * of_answer).sum(axis=1) / total**2
+    # Matthews' correlation of many classes: Gorodkin 2004, Comput. Biol. Chem. 28:367.
+    spread = (1 - (of_label**2).sum(axis=1) / total**2) * (
+        1 - (of_answer**2).sum(axis=1) / total**2
+    )
+    # scikit-learn calls the correlation 0 where all answers are of one class.
+    correlation = _ratio(accuracy - by_chance, np.sqrt(spread), otherwise=0)
+    kappa = _ratio(accuracy - by_chance, 1 - by_chance, otherwise=np.nan)
+    figures: dict[Path, np.ndarray] = {
+        ("overall", "accuracy"): accuracy,
+        ("overall", "balanced_accuracy"): sensitivity[:, present].mean(axis=1),
+        ("overall", "macro_f1"): f1[:, present].mean(axis=1),
+        ("overall", "weighted_f1"): (f1 * of_label).sum(axis=1) / total,
+        ("overall", "cohen_kappa"): kappa,
+        ("overall", "matthews_correlation"): np.where(np.isnan(kappa), np.nan, correlation),
+    }
+    for i in np.flatnonzero(present):
+        figures |= {
+            ("classes", CODES[i], "precision"): precision[:, i],
+            ("classes", CODES[i], "sensitivity"): sensitivity[:, i],
+            ("classes", CODES[i], "specificity"): specificity[:, i],
+            ("classes", CODES[i], "f1"): f1[:, i],
+        }
+    return figures
+
+
+class _WeightedQuestion:
+    """Average precision and the figures at threshold 0.5 as functions of the weights."""
+
+    def __init__(self, positive: np.ndarray, score: np.ndarray):
+        self._order = np.argsort(-score, kind="stable")
+        self._positive = positive[self._order].astype(np.float32)
+        descending = score[self._order]
+        # The curve has a point at the end of each run of equal scores.
+        self._ends = np.flatnonzero(np.append(np.diff(descending) != 0, True))
+        self._called = int((score >= 0.5).sum())
+
+    def __call__(self, weights: np.ndarray) -> dict[Path, np.ndarray]:
+        weights = weights[:, self._order]
+        # Whole numbers below 2^24 are exact in float32.
+        called = np.cumsum(weights, axis=1)
+        true = np.cumsum(weights * self._positive, axis=1)
+        positives, total = true[:, -1], called[:, -1]
+        precision = _ratio(true[:, self._ends], called[:, self._ends], otherwise=0)
+        gained = np.diff(true[:, self._ends], axis=1, prepend=0) / positives[:, None]
+
+        at = self._called - 1
+        called_at, true_at = (
+            (called[:, at], true[:, at]) if self._called else (np.zeros_like(total),) * 2
+        )
+        half = ("operating_points", "threshold 0.5")
+        return {
+            ("average_precision",): (precision * gained).sum(axis=1),
+            (*half, "sensitivity"): true_at / positives,
+            (*half, "specificity"): 1 - (called_at - true_at) / (total - positives),
+            (*half, "precision"): _ratio(true_at, called_at, otherwise=0),
+        }
+
+
+def _ratio(upper: np.ndarray, lower: np.ndarray, otherwise: float) -> np.ndarray:
+    """Quotient, and `otherwise` where the divisor is 0."""
+    filled = np.full(np.broadcast_shapes(upper.shape, lower.shape), otherwise, np.float64)
+    return np.divide(upper, lower, out=filled, where=lower > 0)

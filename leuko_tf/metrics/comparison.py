@@ -1,0 +1,75 @@
+"""Two networks on the same images."""
+
+from typing import Any
+
+import pandas as pd
+
+from leuko_tf.classes import INDEX, QUESTIONS
+from leuko_tf.metrics.bootstrap import REPLICATES, bootstrap_differences
+from leuko_tf.metrics.delong import delong_test
+from leuko_tf.metrics.questions import question_score
+from leuko_tf.metrics.summary import figures
+from leuko_tf.predictions import probabilities
+
+
+def compare(
+    table: pd.DataFrame, other: pd.DataFrame, replicates: int = REPLICATES
+) -> dict[str, Any]:
+    """Compares predictions with another network's.
+
+    Args:
+      table: checked predictions of this network.
+      other: of the other one.
+      replicates: of the bootstrap; 0 for no intervals but DeLong's.
+
+    Returns:
+      `other`, the other network's figures on all its images; `common_images`, the number of images
+      that both predicted, joined by id; and `paired`: on these images the figures of both (`this`,
+      `other`), bootstrap intervals of the differences, this minus other (`differences`; None
+      without replicates), and for each question DeLong's test (`delong`, see
+      `leuko_tf.metrics.delong`). `paired` is None where the tables have no image in common.
+
+    Raises:
+      ValueError: if the tables give one image different labels.
+    """
+    result = {"other": figures(other), "common_images": 0, "paired": None}
+    common = table["id"][table["id"].isin(other["id"])]
+    if common.empty:
+        return result
+    mine = table.set_index("id").loc[common].reset_index()
+    theirs = other.set_index("id").loc[common].reset_index()
+    differ = (mine["label"] != theirs["label"]).to_numpy()
+    if differ.any():
+        row = int(differ.argmax())
+        raise ValueError(
+            f"{mine['id'][row]} is {mine['label'][row]} in one table and {theirs['label'][row]} in "
+            f"the other; {int(differ.sum())} labels differ"
+        )
+    labels, scores, others = (
+        mine["label"].map(INDEX).to_numpy(),
+        probabilities(mine),
+        probabilities(theirs),
+    )
+    delong: dict[str, Any] = {}
+    for name, codes in QUESTIONS.items():
+        positive = mine["label"].isin(codes).to_numpy()
+        delong[name] = None
+        if positive.any() and not positive.all():
+            test = delong_test(
+                positive, question_score(scores, codes), question_score(others, codes)
+            )
+            delong[name] = {
+                "difference": test.auc - test.other_auc,
+                "interval": list(test.interval) if test.interval else None,
+                "p_value": test.p_value,
+            }
+    result["common_images"] = len(common)
+    result["paired"] = {
+        "this": figures(mine),
+        "other": figures(theirs),
+        "differences": (
+            bootstrap_differences(labels, scores, others, replicates) if replicates else None
+        ),
+        "delong": delong,
+    }
+    return result
