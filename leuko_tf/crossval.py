@@ -15,10 +15,14 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 from leuko_tf.config import Config, load_config
-from leuko_tf.evaluate import REPORT, add_evaluation_arguments, evaluate, named_tables, summary
+from leuko_tf.evaluate import REPORT, add_evaluation_arguments, checked_options, evaluate, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDS = (1, 2, 3, 4, 5)
 PREDICTIONS = "predictions.parquet"
@@ -39,20 +43,22 @@ def cross_validate(
     Raises:
       UserError: as `leuko_tf.train.train` and `leuko_tf.inference.predict_folds`.
     """
-    import keras
-
-    from leuko_tf.inference import predict_folds
     from leuko_tf.train import refuse_other_configuration, train
 
-    configs = {k: replace(config, data=replace(config.data, held_out_fold=k)) for k in folds}
-    for k in folds:  # before the first of them has trained for days
+    configs = {k: replace(config, data=replace(config.data, held_out_fold=k)) for k in FOLDS}
+    for k in FOLDS:  # before the first of them has trained for days
         refuse_other_configuration(configs[k], fold_folder(workdir, k))
     for k in folds:
         folder = fold_folder(workdir, k)
-        if (folder / PREDICTIONS).is_file():
+        if is_done(workdir, k):
             print(f"fold {k} is done: {folder / PREDICTIONS}", flush=True)
             continue
         print(f"fold {k}:", flush=True)
+        import_tensorflow_quietly()
+        import keras
+
+        from leuko_tf.inference import predict_folds
+
         train(configs[k], folder, verbose)
         predict_folds(folder / "best.keras", config.data.dataset, config.data.data_dir, [k], folder)
         keras.backend.clear_session()  # or every fold's graphs would stay in memory
@@ -65,19 +71,17 @@ def join(workdir: Path) -> Path:
       Path of the table.
 
     Raises:
-      UserError: if a fold is not done, or the folds are not of one data set and configuration.
+      UserError: if a fold is not done, its table cannot be used, or the data sets differ.
     """
     import pandas as pd
 
     from leuko_tf import mistakes
-    from leuko_tf.predictions import read_predictions, write_predictions
+    from leuko_tf.predictions import write_predictions
 
-    missing = [k for k in FOLDS if not (fold_folder(workdir, k) / PREDICTIONS).is_file()]
+    missing = [k for k in FOLDS if not is_done(workdir, k)]
     if missing:
         raise UserError(f"{workdir}: fold {' '.join(map(str, missing))} is not done")
-    tables, sources = zip(
-        *(read_predictions(fold_folder(workdir, k) / PREDICTIONS) for k in FOLDS), strict=True
-    )
+    tables, sources = zip(*(_predictions_of(workdir, k) for k in FOLDS), strict=True)
     first = sources[0]
     for k, source in zip(FOLDS, sources, strict=True):
         for name in ("dataset", "folds", "synthetic"):
@@ -91,10 +95,10 @@ def join(workdir: Path) -> Path:
         "split": "+".join(source["split"] for source in sources),
         "model": f"{fold_folder(workdir, 1)}/best.keras and those of the other four folds, each "
         "asked about the fold that it did not see",
-        "held_out": all(source["held_out"] for source in sources),
+        "held_out": all(source.get("held_out") for source in sources),
     }
     pictures = workdir / mistakes.FOLDER
-    shutil.rmtree(pictures, ignore_errors=True)
+    mistakes.clear(pictures)
     for k in FOLDS:
         folder = fold_folder(workdir, k) / mistakes.FOLDER
         if folder.is_dir():
@@ -103,9 +107,31 @@ def join(workdir: Path) -> Path:
     return workdir / PREDICTIONS
 
 
+def _predictions_of(workdir: Path, fold: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """The table of a fold, and its source."""
+    from leuko_tf.predictions import read_predictions
+
+    file = fold_folder(workdir, fold) / PREDICTIONS
+    try:
+        table, source = read_predictions(file)
+    except UserError as error:
+        raise UserError(f"{error}. Delete it, and run again.") from error
+    if source.get("split") != f"fold_{fold}" or {*table["fold"]} != {fold}:
+        raise UserError(
+            f"{file} is not of fold {fold}, but of {source.get('split', 'images unknown')}. Delete "
+            "it, and run again."
+        )
+    return table, source
+
+
 def fold_folder(workdir: Path, fold: int) -> Path:
     """Work folder of the training that holds out a fold."""
     return workdir / f"fold_{fold}"
+
+
+def is_done(workdir: Path, fold: int) -> bool:
+    """Whether the fold is trained and predicted."""
+    return (fold_folder(workdir, fold) / PREDICTIONS).is_file()
 
 
 def main() -> None:
@@ -124,20 +150,19 @@ def main() -> None:
     config = load_config(arguments.config, arguments.settings)
     if config.data.data_dir:
         config.data.data_dir = str(Path(config.data.data_dir).absolute())
-    others = named_tables(arguments.compare)
+    others, replicates = checked_options(arguments)
     folds = (arguments.fold,) if arguments.fold else FOLDS
 
-    import_tensorflow_quietly()
     cross_validate(config, arguments.workdir, folds, verbose=1 if sys.stdout.isatty() else 2)
     if arguments.fold:
-        done = [k for k in FOLDS if (fold_folder(arguments.workdir, k) / PREDICTIONS).is_file()]
+        done = [k for k in FOLDS if is_done(arguments.workdir, k)]
         print(
             f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} are. Without --fold the "
             "same command joins them."
         )
         return
     metrics = evaluate(
-        join(arguments.workdir), arguments.workdir, others=others, replicates=arguments.bootstrap
+        join(arguments.workdir), arguments.workdir, others=others, replicates=replicates
     )
     print(summary(metrics))
     print(f"report: {arguments.workdir / REPORT}")

@@ -62,18 +62,30 @@ def evaluate(
 
     table, source = read_predictions(predictions)
     if annotations:
-        table = examiners.with_annotations(table, examiners.annotation_table(annotations))
+        annotated = examiners.annotation_table(annotations)
+        try:
+            table = examiners.with_annotations(table, annotated)
+        except UserError as error:
+            raise UserError(
+                f"{predictions} and {annotations} do not go together: {error}"
+            ) from error
     points = examiners.operating_points(table)
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
         points, points_from = examiners_points(), "published figures"
-    comparisons = {}
+    comparisons, tables = {}, {"this network": table}
     for name, file in (others or {}).items():
         other, other_source = read_predictions(file)
+        kinds = {source.get("synthetic"), other_source.get("synthetic")}
+        if kinds == {True, False}:
+            raise UserError(
+                f"{predictions} and {file}: one is of real cells, the other of SYNTHETIC ones"
+            )
         try:
             compared = compare(table, other, replicates)
         except ValueError as error:
             raise UserError(f"{predictions} and {file} do not go together: {error}") from error
+        tables[name] = other
         comparisons[name] = {"source": other_source, **compared}
     metrics = {
         "leuko_tf": leuko_tf.__version__,
@@ -87,9 +99,11 @@ def evaluate(
     disputed = examiners.disputes(table)
     if len(disputed):
         examiners.write_disputes(disputed, out / DISPUTES)
+    else:
+        (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
     surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
     write_model_card(metrics, out / MODEL_CARD)
-    write_report(table, metrics, disputed, surest, out / REPORT)
+    write_report(tables, metrics, disputed, surest, out / REPORT)
     return metrics
 
 
@@ -112,6 +126,21 @@ def summary(metrics: dict[str, Any]) -> str:
 
 def _line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
     return f"  {title:<30}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
+
+
+def checked_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
+    """The other networks' tables by name, and the number of replicates.
+
+    Raises:
+      UserError: if one cannot be used; before the work, not after it.
+    """
+    if arguments.bootstrap < 0:
+        raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
+    others = named_tables(arguments.compare)
+    for name, file in others.items():
+        if not file.is_file():
+            raise UserError(f"--compare {name}: no file {file}")
+    return others, arguments.bootstrap
 
 
 def named_tables(texts: list[str]) -> dict[str, Path]:
@@ -141,7 +170,7 @@ def _folds(split: str) -> list[int]:
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `evaluate` and `crossval` both take."""
+    """What `evaluate` and `crossval` both take; see `checked_options`."""
     parser.add_argument(
         "--compare",
         action="append",
@@ -176,9 +205,7 @@ def main() -> None:
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.bootstrap < 0:
-        raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
-    others = named_tables(arguments.compare)
+    others, replicates = checked_options(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     predictions = arguments.predictions
@@ -203,7 +230,7 @@ def main() -> None:
         arguments.out,
         annotations=arguments.annotations,
         others=others,
-        replicates=arguments.bootstrap,
+        replicates=replicates,
     )
     print(summary(metrics))
     print(f"report: {arguments.out / REPORT}")

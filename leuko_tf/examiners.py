@@ -90,8 +90,9 @@ def pair_agreement(one: pd.Series, other: pd.Series) -> dict[str, Any]:
     names = ("agreement", "agreement_interval", "kappa", "kappa_interval")
     if not images:
         return {"images": 0, **dict.fromkeys(names)}
-    answers = sorted({*one, *other})
-    counts = sk.confusion_matrix(one, other, labels=answers)
+    answers, index = np.unique(np.concatenate([one, other]), return_inverse=True)
+    counts = np.zeros((len(answers), len(answers)), int)  # scikit-learn warns of a single answer
+    np.add.at(counts, tuple(index.reshape(2, images)), 1)
     # To draw images with replacement is to draw cells of their table.
     rng = np.random.default_rng(SEED)
     drawn = rng.multinomial(images, counts.ravel() / images, size=REPLICATES)
@@ -193,7 +194,7 @@ def annotation_table(file: Path) -> pd.DataFrame:
 
     if not file.is_file():
         raise UserError(f"No file {file}. Name the annotations.dat of the data set.")
-    problems = Problems(file)
+    problems = Problems(file, use="read")
     annotations, _ = read_annotations(file, problems)
     try:
         problems.raise_if_any()
@@ -245,7 +246,10 @@ def _compared(
 
 
 def _operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, Any]:
-    """Both re-annotations' points against the label; empty if the labels are all of one kind."""
+    """Both re-annotations' points against the label.
+
+    Empty if the labels, of all images or of those without UNC, are all of one kind.
+    """
     points: dict[str, Any] = {}
     for column in EXAMINERS:
         points[column] = {}
@@ -266,14 +270,10 @@ def _operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, A
 
 
 def _kinds_of(disputed: pd.DataFrame) -> dict[str, Any]:
-    kinds = disputed.groupby(["label", "reannotated"]).size().sort_values(ascending=False)
-    return {
-        "images": len(disputed),
-        "kinds": [
-            {"label": label, "reannotated": answer, "images": int(images)}
-            for (label, answer), images in kinds.items()
-        ],
-    }
+    kinds = disputed.groupby(["label", "reannotated"]).size().reset_index(name="images")
+    # Stable: or the order of equal numbers would be the machine's.
+    kinds = kinds.sort_values("images", ascending=False, kind="stable")
+    return {"images": len(disputed), "kinds": kinds.to_dict("records")}
 
 
 def _agreement_and_kappa(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -306,14 +306,16 @@ def summary(figures_: dict[str, Any]) -> str:
             both = pairs[f"{one}_{other}"]
             lines.append(f"  {one + ', ' + other:<40}{shown(both['all'])}".rstrip())
             lines.append(f"  {'  without UNC':<40}{shown(both['without_uncertain'])}".rstrip())
-    lines += ["", f"{'against the label':<42}images  sensitivity  specificity  precision"]
+    if any(pairs["operating_points"] for pairs in figures_["questions"].values()):
+        lines += ["", f"{'against the label':<42}images  sensitivity  specificity  precision"]
     for group, pairs in figures_["questions"].items():
         for column, ways in pairs["operating_points"].items():
             for name, at in ways.items():
                 label = f"{group}, {column}" if name == "all" else "  without UNC"
                 numbers = (at["sensitivity"], at["specificity"], at["precision"])
                 lines.append(
-                    f"  {label:<40}{at['images']:>6}  " + "  ".join(f"{n:<11.3f}" for n in numbers)
+                    f"  {label:<40}{at['images']:>6}  "
+                    + "  ".join(f"{n:<11.3f}" for n in numbers).rstrip()
                 )
     disputed = figures_["disputes"]
     lines += ["", f"both re-annotations agree against the label: {disputed['images']} images"]
@@ -330,7 +332,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=f"folder for {FIGURES} and {DISPUTES}")
     arguments = parser.parse_args()
     table = annotation_table(arguments.annotations)
-    found = agreement(table)
+    try:
+        found = agreement(table)
+    except UserError as error:
+        raise UserError(f"{arguments.annotations}: {error}") from error
     if arguments.out:
         write_json(arguments.out / FIGURES, found)
         write_disputes(disputes(table), arguments.out / DISPUTES)

@@ -41,7 +41,8 @@ def predict_folds(
     model = load_model(model_file)
     builder = data.open_dataset(dataset, data_dir)
     tables = []
-    surest, pictured = pd.DataFrame(), {}
+    surest = pd.DataFrame()
+    pictured: dict[str, np.ndarray] = {}
     with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
         for batch in data.read(builder, folds):
             scores = pd.DataFrame(model.predict_on_batch(batch["image"]), columns=PROBABILITIES)

@@ -1,6 +1,5 @@
 """The wrong answers that the network is surest of, as pictures with their saliency maps."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,23 +87,28 @@ def picture_name(image_id: str) -> str:
 def draw(
     model: "keras.Model", rows: pd.DataFrame, images: Mapping[str, np.ndarray], folder: Path
 ) -> None:
-    """Writes a picture an image, into a folder that holds no others afterwards.
+    """Writes a picture an image, into a folder that holds no other pictures afterwards.
 
     Args:
       model: a model of this project, float32.
       rows: of the table of predictions.
       images: id to uint8 array [height, width, 3], of one size.
-      folder: made anew.
+      folder: made if it is not there.
     """
-    from leuko_tf.saliency import explain
+    from leuko_tf.saliency import BATCH, batched, explain
 
-    shutil.rmtree(folder, ignore_errors=True)
-    if rows.empty:
-        return
-    stack = np.stack([images[image_id] for image_id in rows["id"]])
-    for image_id, explanation in zip(rows["id"], explain(model, stack, (METHOD,)), strict=True):
-        with written_aside(folder / picture_name(image_id)) as aside:
-            _panels(explanation.image, explanation.maps[METHOD]).save(aside)
+    clear(folder)
+    for ids in batched(rows["id"], BATCH):
+        explanations = explain(model, np.stack([images[image_id] for image_id in ids]), (METHOD,))
+        for image_id, explanation in zip(ids, explanations, strict=True):
+            with written_aside(folder / picture_name(image_id)) as aside:
+                _panels(explanation.image, explanation.maps[METHOD]).save(aside)
+
+
+def clear(folder: Path) -> None:
+    """Deletes the pictures that an earlier run left. A person's own files would stay."""
+    for picture in folder.glob("*.png"):
+        picture.unlink()
 
 
 def _panels(image, saliency):

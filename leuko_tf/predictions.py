@@ -13,8 +13,9 @@ and, in the file's metadata under `leuko_tf`, a JSON object that says where the 
 `synthetic`, `dataset`, `folds`, `split`, `model`, and whether the split was `held_out` from the
 model's training (null where not known).
 
-A CSV file with the same columns does, too; it tells no source. Without the two re-annotations
-every image counts as not re-annotated. Columns of other names are left alone.
+A CSV file with the same columns does, too: UTF-8, a first line of names, commas, decimal points. It
+tells no source. Without the two re-annotations every image counts as not re-annotated. Columns of
+other names are left alone.
 
 The published network's `heldout_outputs.npz` (arrays label, probability16, fold, codes15,
 outputs16) is a third form: its two outputs for erythroblasts are summed. It names no images, so
@@ -29,7 +30,6 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -92,15 +92,18 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
       path: a `.csv` or `.npz` file; any other ending means Parquet.
 
     Returns:
-      The table, and its source; empty where the file does not tell.
+      The table, of the types above whichever form it came in; and its source, empty where the file
+      does not tell.
 
     Raises:
       UserError: if the file is not there or not of its form, or the table or its source is not as
         described above. The message names the column, or the first row and its id.
     """
-    if path.suffix == ".csv":
-        table, source = _read_csv(path), {}
-    elif path.suffix == ".npz":
+    source: dict[str, Any] = {}
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        table = _read_csv(path)
+    elif ending == ".npz":
         table, source = _read_published_outputs(path)
     else:
         table, source = _read_parquet(path)
@@ -114,37 +117,52 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         # Not `read_table`, which would also read a folder, and columns out of the path's names.
         with pq.ParquetFile(path) as file:
-            arrow = file.read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path} is not a Parquet file that can be read: {error}") from error
+            arrow = file.read(columns=COLUMNS)
+        # pandas' own metadata would make an index of a column that was one when it was written.
+        table = arrow.to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is not a Parquet file that can be read: {error} (a table of another form must "
+            "end in .csv or .npz)"
+        ) from error
     try:
         source = json.loads((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError:
         source = None
     if not isinstance(source, dict):
         raise UserError(f"{path}: its source, under leuko_tf in the metadata, is no JSON object")
-    return arrow.to_pandas(), source
+    return table, source
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        # Ids are text, and so is the re-annotation `none`, which pandas would read as missing.
-        text = dict.fromkeys(["id", "label", *EXAMINERS], "str")
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"id": [""]})
+        # All as text: ids such as 001 and NA stay what they are, names that come twice are seen,
+        # and a cell that is no number spoils its own row only.
+        text = pd.read_csv(
+            path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True
+        )
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path} is not a CSV file that can be read: {error}") from error
+        raise UserError(
+            f"{path} is not a CSV file that can be read (UTF-8, commas between columns): "
+            f"{str(error).strip()}"
+        ) from error
+    names = [*text.iloc[0]]
+    if len(names) == 1:
+        raise UserError(f"{path} has a single column, {names[0]!r}. Put commas between columns.")
+    return text[1:].set_axis(names, axis=1)
 
 
 def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, codes = file["outputs16"].tolist(), file["codes15"]
-            outputs = dict(zip(names, file["probability16"].T, strict=True))
+        # Not `np.load`, which advises to load what is no zip file unsafely.
+        with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
+            outputs = dict(zip(file["outputs16"].tolist(), file["probability16"].T, strict=True))
             outputs["EBO"] = outputs["EBO"] + outputs.pop("EBO2")
             table = pd.DataFrame({f"p_{code}": outputs[code] for code in CODES})
-            table["label"] = codes[file["label"]].astype(object)
+            codes = dict(enumerate(file["codes15"].tolist()))
+            table["label"] = [codes.get(label) for label in file["label"].tolist()]
             table["fold"] = file["fold"]
-    except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+    except Exception as error:  # zip, NumPy and pandas raise a dozen types: all mean this
         raise UserError(
             f"{path} is not the published network's heldout_outputs.npz: {error}"
         ) from error
@@ -158,16 +176,23 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    missing = [c for c in COLUMNS if c not in table.columns]
-    if missing:
-        raise UserError(f"{where}: missing column{'s' * (len(missing) > 1)} {' '.join(missing)}")
+    """The table with the documented columns and types.
+
+    Raises:
+      UserError: if a column is missing or comes twice, or a row is not as documented.
+    """
+    names = [*table.columns]
+    for columns, what in (
+        ([c for c in COLUMNS if c not in names], "missing"),
+        ([c for c in COLUMNS if names.count(c) > 1], "doubled"),
+    ):
+        if columns:
+            raise UserError(f"{where}: {what} column{'s' * (len(columns) > 1)} {' '.join(columns)}")
     if table.empty:
         raise UserError(f"{where}: no rows")
     table = table[COLUMNS].reset_index(drop=True)
-    try:
-        values = probabilities(table)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: a probability is not a number: {error}") from error
+    numbers = table[["fold", *PROBABILITIES]].apply(pd.to_numeric, errors="coerce")
+    values = numbers[PROBABILITIES].to_numpy(np.float64)
 
     def refuse(bad: Any, what: str) -> None:
         rows = np.flatnonzero(np.asarray(bad))
@@ -178,16 +203,18 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
                 f"{first} (id {table['id'][first]!r})"
             )
 
-    refuse(table["id"].isna(), "no id")
+    refuse(table["id"].isna() | (table["id"] == ""), "no id")
+    refuse(~table["id"].map(lambda i: isinstance(i, str)), "an id that is not text")
     refuse(table["id"].duplicated(), "an id that stood before")
     refuse(~table["label"].isin(CODES), "a label that is none of the 15 codes")
     for column in EXAMINERS:
-        refuse(~table[column].isin(REANNOTATIONS), f"an unknown {column}")
-    refuse(~table["fold"].isin(range(1, 6)), "a fold that is not 1 to 5")
+        refuse(~table[column].isin(REANNOTATIONS), f"a {column} that is no code, UNC or none")
+    refuse(~numbers["fold"].isin(range(1, 6)), "a fold that is not 1 to 5")
     refuse(~np.isfinite(values).all(axis=1), "a probability that is not a finite number")
     refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside of 0 to 1")
     refuse(np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE, "probabilities that do not sum to 1")
-    return table
+    types = {**dict.fromkeys(DESCRIPTIONS, "str"), **dict.fromkeys(PROBABILITIES, "float32")}
+    return table.assign(**numbers).astype({**types, "fold": "int8"})
 
 
 def main() -> None:

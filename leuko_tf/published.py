@@ -6,17 +6,22 @@ They stand in `published_2019.yaml`, with their sources.
 from importlib.resources import files
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 
 def published_figures() -> dict[str, Any]:
     """The data file as a dict: `network` and `examiners`."""
     text = (files("leuko_tf") / "published_2019.yaml").read_text(encoding="utf-8")
-    content = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(content, dict)
-    return content
+    return yaml.safe_load(text)
 
 
 def examiners_points() -> dict[str, Any]:
-    """Question and re-annotation to sensitivity, specificity and precision on the real images."""
-    return published_figures()["examiners"]["operating_points"]
+    """Question and re-annotation to sensitivity, specificity and precision on the real images.
+
+    An uncertain answer counts as a no.
+    """
+    points = published_figures()["examiners"]["operating_points"]
+    return {
+        question: {column: both["all"] for column, both in of_question.items()}
+        for question, of_question in points.items()
+    }

@@ -23,6 +23,15 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data; the tests that need it are skipped where none is named."""
+    folder = os.environ.get("LEUKO_SHARED")
+    if not folder:
+        pytest.skip("LEUKO_SHARED names no folder with real data (see its README.md)")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def smear(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic smear as a download folder."""
     from tfds_aml.synthetic_smear.smear import write_smear

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from leuko_tf.classes import CODES
+
 COMMANDS = [
+    "leuko_tf.crossval",
     "leuko_tf.demo",
     "leuko_tf.evaluate",
+    "leuko_tf.examiners",
     "leuko_tf.export",
+    "leuko_tf.predictions",
     "leuko_tf.saliency",
     "leuko_tf.train",
     "serving.client",
@@ -21,6 +26,7 @@ COMMANDS = [
 PROGRAM = """
 import runpy, sys
 module, *sys.argv[1:] = sys.argv[1:]
+status = 0
 try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 except SystemExit as end:
@@ -63,6 +69,30 @@ def test_errors_of_light_commands_wait_for_no_heavy_library(tmp_path: Path) -> N
     status, heavy = heavy_imports("leuko_tf.evaluate", *arguments)
     assert status
     assert not heavy
+
+
+def test_what_needs_no_model_waits_for_no_heavy_library(tmp_path: Path) -> None:
+    table, annotations = tmp_path / "p.csv", tmp_path / "annotations.dat"
+    columns = ["id", "label", "fold", *(f"p_{code}" for code in CODES)]
+    rows = [
+        [
+            f"{label}/{label}_{i}.tiff",
+            label,
+            i % 5 + 1,
+            *(0.3 if c == label else 0.05 for c in CODES),
+        ]
+        for i, label in enumerate(CODES)
+    ]
+    table.write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
+    annotations.write_text("".join(f"{row[0]} {row[1]} MYO UNC\n" for row in rows))
+    beside = ("--annotations", annotations, "--compare", f"x={table}", "--bootstrap", 10)
+    for command, given, out, *options in (
+        ("leuko_tf.predictions", (table,), "p.parquet"),
+        ("leuko_tf.examiners", (annotations,), "examiners"),
+        ("leuko_tf.evaluate", ("--predictions", tmp_path / "p.parquet"), "report", *beside),
+    ):
+        assert heavy_imports(command, *given, "--out", tmp_path / out, *options) == (0, "")
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_demo_overwrites_no_folder_but_its_own(tmp_path: Path) -> None:

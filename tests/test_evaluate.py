@@ -4,16 +4,34 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from leuko_tf import mistakes
 from leuko_tf.classes import CODES
-from leuko_tf.predictions import probabilities, read_predictions
+from leuko_tf.cli import UserError
+from leuko_tf.evaluate import evaluate, named_tables
+from leuko_tf.examiners import disputes
+from leuko_tf.predictions import (
+    EXAMINERS,
+    PROBABILITIES,
+    probabilities,
+    read_predictions,
+    write_predictions,
+)
+
+REAL = {"synthetic": False, "dataset": "real", "split": "fold_1", "held_out": True}
+QUICK = ("--bootstrap", 20)
 
 
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "leuko_tf.evaluate", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def metrics_in(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -22,74 +40,417 @@ def evaluation(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_command("--model", workdir / "best.keras", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "SYNTHETIC images" in done.stdout
+    assert f"report: {out / 'report.html'}" in done.stdout
     return out
 
 
-def test_held_out_fold_of_the_training_is_evaluated(evaluation: Path, data_dir: Path) -> None:
-    table, source = read_predictions(evaluation / "predictions.parquet")
-    assert len(table) == 30
-    assert set(table["fold"]) == {1}
-    assert source["synthetic"] is True
-    assert source["split"] == "fold_1"
-    assert source["held_out"] is True
-    assert "held out from the training" in (evaluation / "report.html").read_text()
-    assert json.loads((evaluation / "metrics.json").read_text())["images"] == 30
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """150 images in five folds, every third re-annotated, of a network that is mostly right."""
+    rng = np.random.default_rng(4)
+    labels = np.array([*CODES] * 10)
+    scores = rng.dirichlet(np.full(15, 0.3), 150)
+    scores[np.arange(150), [CODES.index(label) for label in labels]] += 0.5
+    table = pd.DataFrame(scores / scores.sum(axis=1, keepdims=True), columns=PROBABILITIES)
+    table.insert(0, "id", [f"{label}/{label}_{i:04d}.tiff" for i, label in enumerate(labels)])
+    table.insert(1, "label", labels)
+    table.insert(2, "fold", np.repeat(np.arange(1, 6), 30))
+    for k, (column, shift) in enumerate(zip(EXAMINERS, (0, 1), strict=True), 3):
+        answers = np.where(
+            rng.random(150) < 0.7, labels, np.roll(CODES, shift)[np.arange(150) % 15]
+        )
+        table.insert(k, column, np.where(np.arange(150) % 3 == 0, answers, "none"))
+    table.loc[[0, 3], EXAMINERS] = [["MYO", "MYO"], ["UNC", "UNC"]]
+    return table
 
 
-def test_predictions_are_the_models_of_the_images_with_those_ids(
-    evaluation: Path, workdir: Path, smear: Path
-) -> None:
-    import keras
-
-    table, _ = read_predictions(evaluation / "predictions.parquet")
-    images = [np.asarray(Image.open(smear / i).convert("RGB")) for i in table["id"]]
-    model = keras.models.load_model(workdir / "best.keras")
-    expected = model.predict(np.stack(images), verbose=0)
-    np.testing.assert_allclose(probabilities(table), expected, atol=1e-6)
-    rows = [line.split() for line in (smear / "annotations.dat").read_text().splitlines()]
-    annotations = {path: rest for path, *rest in rows}
-    for row in table.itertuples():
-        label, *reannotations = annotations[row.id]
-        assert row.label == label
-        assert [row.reannotation_1, row.reannotation_2] == [
-            r.replace("nan", "none") for r in reannotations
-        ]
+@pytest.fixture(scope="module")
+def predictions(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("table") / "predictions.parquet"
+    write_predictions(table, REAL, file)
+    return file
 
 
-def test_figures_come_from_the_table_alone(evaluation: Path, tmp_path: Path) -> None:
-    done = run_command("--predictions", evaluation / "predictions.parquet", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "metrics.json").read_text() == (evaluation / "metrics.json").read_text()
-    assert (tmp_path / "report.html").read_text() == (evaluation / "report.html").read_text()
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluated")
 
 
-def test_folds_of_the_training_are_called_so(workdir: Path, tmp_path: Path) -> None:
-    model = ("--model", workdir / "best.keras")
-    done = run_command(*model, "--split", "fold_2+fold_3+fold_2", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "trained on" in done.stdout
-    page = (tmp_path / "report.html").read_text()
-    assert "Not held out." in page
-    assert "held out from the training" not in page
-    table, _ = read_predictions(tmp_path / "predictions.parquet")
-    assert set(table["fold"]) == {2, 3}
-    assert set(table["label"]) == set(CODES)
+@pytest.fixture(scope="module")
+def metrics(predictions: Path, evaluated: Path) -> dict:
+    """What the table evaluates to."""
+    return evaluate(predictions, evaluated, replicates=20)
 
 
-def test_bad_input_ends_in_one_message_and_no_trace(workdir: Path, tmp_path: Path) -> None:
-    model = workdir / "best.keras"
-    no_model = tmp_path / "text.keras"
-    no_model.write_text("not a model")
-    for arguments, message in (
-        (("--model", model, "--split", "fold_6"), "--split takes fold_1 to fold_5"),
-        (("--model", tmp_path / "none.keras", "--split", "fold_1"), "No config.yaml beside"),
-        (("--model", no_model, "--split", "fold_1", "--dataset", "x"), "not a .keras model"),
-        (("--predictions", tmp_path / "none.parquet"), "not a Parquet file"),
-        (("--predictions", tmp_path / "none.parquet", "--out", no_model), "text.keras"),
-    ):
-        out = () if "--out" in arguments else ("--out", tmp_path / "out")
-        done = run_command(*arguments, *out)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
-        assert not list((tmp_path / "out").glob("*"))
+class TestModel:
+    def test_the_held_out_fold_of_the_training_is_evaluated(self, evaluation: Path) -> None:
+        table, source = read_predictions(evaluation / "predictions.parquet")
+        assert len(table) == 30
+        assert set(table["fold"]) == {1}
+        assert source["synthetic"] is True
+        assert source["split"] == "fold_1"
+        assert source["held_out"] is True
+        assert source["training"]["configuration"]["data"]["held_out_fold"] == 1
+
+    def test_the_folder_holds_what_the_readme_promises(self, evaluation: Path) -> None:
+        table, source = read_predictions(evaluation / "predictions.parquet")
+        expected = {"predictions.parquet", "mistakes", "metrics.json", "report.html"}
+        expected |= {"model_card.md"} | ({"disputes.csv"} if len(disputes(table)) else set())
+        assert _files(evaluation) == expected
+        assert metrics_in(evaluation)["source"] == source
+        assert metrics_in(evaluation)["pooled"]["images"] == 30
+
+    def test_predictions_are_the_models_of_the_images_with_those_ids(
+        self, evaluation: Path, workdir: Path, smear: Path
+    ) -> None:
+        import keras
+
+        table, _ = read_predictions(evaluation / "predictions.parquet")
+        images = [np.asarray(Image.open(smear / i).convert("RGB")) for i in table["id"]]
+        model = keras.models.load_model(workdir / "best.keras")
+        expected = model.predict(np.stack(images), verbose=0)
+        np.testing.assert_allclose(probabilities(table), expected, atol=1e-6)
+        rows = [line.split() for line in (smear / "annotations.dat").read_text().splitlines()]
+        annotations = {path: rest for path, *rest in rows}
+        for row in table.itertuples():
+            label, *reannotations = annotations[row.id]
+            assert row.label == label
+            assert [row.reannotation_1, row.reannotation_2] == [
+                r.replace("nan", "none") for r in reannotations
+            ]
+
+    def test_figures_come_from_the_table_alone(self, evaluation: Path, tmp_path: Path) -> None:
+        done = run_command("--predictions", evaluation / "predictions.parquet", "--out", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "metrics.json").read_text() == (
+            (evaluation / "metrics.json").read_text()
+        )
+        assert {"report.html", "model_card.md"} <= _files(tmp_path)
+
+    def test_folds_of_the_training_are_called_so(self, workdir: Path, tmp_path: Path) -> None:
+        for name in ("mistakes/of_another_run.png", "mistakes/notes.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        model = ("--model", workdir / "best.keras")
+        done = run_command(*model, "--split", "fold_2+fold_3+fold_2", "--out", tmp_path, *QUICK)
+        assert done.returncode == 0, done.stderr
+        assert "trained on" in done.stdout
+        table, source = read_predictions(tmp_path / "predictions.parquet")
+        assert source["held_out"] is False
+        assert source["split"] == "fold_2+fold_3"
+        assert set(table["fold"]) == {2, 3}
+        assert set(table["label"]) == set(CODES)
+        # The pictures are of this run; what is no picture of ours stays.
+        assert _files(tmp_path / "mistakes") == {*_pictures_of(table), "notes.txt"}
+
+
+def _pictures_of(table: pd.DataFrame) -> list[str]:
+    """File names of the twelve surest wrong answers."""
+    wrong = []
+    for image, label, scores in zip(table["id"], table["label"], probabilities(table), strict=True):
+        if CODES[scores.argmax()] != label:
+            wrong.append((-scores.max(), image))
+    return [image.replace("/", "__") + ".png" for _, image in sorted(wrong)[:12]]
+
+
+def _files(folder: Path) -> set[str]:
+    return {f.name for f in folder.iterdir()}
+
+
+class TestMistakes:
+    def test_the_surest_wrong_answers_have_pictures_and_no_others(self, evaluation: Path) -> None:
+        table, _ = read_predictions(evaluation / "predictions.parquet")
+        assert len(_pictures_of(table)) == 12
+        assert _files(evaluation / "mistakes") == set(_pictures_of(table))
+
+    def test_a_picture_shows_the_cell_and_the_cell_under_its_map(
+        self, evaluation: Path, smear: Path
+    ) -> None:
+        for file in (evaluation / "mistakes").iterdir():
+            image_id = file.stem.replace("__", "/")
+            with Image.open(file) as picture, Image.open(smear / image_id) as cell:
+                assert (picture.format, picture.size) == ("PNG", (400, 200))
+                left, right = (
+                    np.asarray(picture.crop((x, 0, x + 200, 200)), float) for x in (0, 200)
+                )
+                expected = cell.convert("RGB").resize((200, 200), Image.Resampling.BOX)
+            assert np.abs(left - np.asarray(expected, float)).mean() < 3
+            assert np.abs(right - left).mean() > 10
+
+    def test_they_are_described_surest_first(self, evaluation: Path) -> None:
+        table, _ = read_predictions(evaluation / "predictions.parquet")
+        described = mistakes.described(table, evaluation / "mistakes")
+        assert [m.picture and m.picture.name for m in described] == _pictures_of(table)
+        rows = table.set_index("id")
+        for mistake in described:
+            row = rows.loc[mistake.id]
+            assert mistake.label == row["label"] != mistake.answer
+            assert mistake.probability == pytest.approx(row[PROBABILITIES].max())
+            assert mistake.probability == pytest.approx(row[f"p_{mistake.answer}"])
+            assert mistake.of_label == pytest.approx(row[f"p_{mistake.label}"])
+
+    def test_without_their_pictures_they_are_described_all_the_same(
+        self, evaluation: Path, tmp_path: Path
+    ) -> None:
+        table, _ = read_predictions(evaluation / "predictions.parquet")
+        described = mistakes.described(table, tmp_path)
+        assert len(described) == 12
+        assert {mistake.picture for mistake in described} == {None}
+
+    def test_a_network_that_is_always_right_has_none_and_old_pictures_go(
+        self, workdir: Path, table: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        from leuko_tf.models import load_model
+
+        right = table.assign(**pd.DataFrame(np.eye(15)[[*range(15)] * 10], columns=PROBABILITIES))
+        (tmp_path / "old.png").touch()
+        rows = mistakes.surest(right)
+        mistakes.draw(load_model(workdir / "best.keras"), rows, {}, tmp_path)
+        assert not _files(tmp_path)
+        assert mistakes.described(right, tmp_path) == []
+
+
+class TestTable:
+    def test_metrics_have_all_their_parts(self, metrics: dict) -> None:
+        parts = {"source", "pooled", "intervals", "folds", "mean", "sd", "temperature", "selective"}
+        parts |= {"conformal", "examiners", "examiners_from", "comparisons"}
+        assert parts <= metrics.keys()
+        assert None not in [metrics[part] for part in parts]
+        assert metrics["source"] == REAL
+        assert list(metrics["folds"]) == ["1", "2", "3", "4", "5"]
+        assert metrics["bootstrap_replicates"] == 20
+        assert metrics["comparisons"] == {}
+
+    def test_what_is_returned_is_what_is_written(self, evaluated: Path, metrics: dict) -> None:
+        assert metrics == metrics_in(evaluated)
+
+    def test_headline_figures_are_printed(self, predictions: Path, tmp_path: Path) -> None:
+        done = run_command("--predictions", predictions, "--out", tmp_path, *QUICK)
+        assert (done.returncode, done.stderr) == (0, "")
+        metrics = metrics_in(tmp_path)
+        for title, value in (
+            ("images", f"{metrics['pooled']['images']}"),
+            ("accuracy", f"{metrics['pooled']['overall']['accuracy']:.4f}"),
+            ("ROC AUC, blast", f"{metrics['pooled']['questions']['blast']['roc_auc']:.4f}"),
+        ):
+            (line,) = (x for x in done.stdout.splitlines() if x.startswith(f"  {title}  "))
+            assert line.split(title)[1].split()[0] == value
+        assert "SYNTHETIC" not in done.stdout
+
+    def test_disputed_images_are_listed(self, evaluated: Path, table: pd.DataFrame) -> None:
+        listed = pd.read_csv(evaluated / "disputes.csv")
+        assert listed["id"].tolist() == disputes(table)["id"].tolist()
+
+    @pytest.mark.parametrize("synthetic", [False, True])
+    def test_without_re_annotations_only_real_images_are_compared_with_the_published_examiners(
+        self, table: pd.DataFrame, synthetic: bool, tmp_path: Path
+    ) -> None:
+        table = table.assign(**dict.fromkeys(EXAMINERS, "none"))
+        write_predictions(table, {**REAL, "synthetic": synthetic}, tmp_path / "p.parquet")
+        (tmp_path / "disputes.csv").touch()
+        found = evaluate(tmp_path / "p.parquet", tmp_path, replicates=0)
+        assert found["examiners"] is None
+        assert found["examiners_from"] == (None if synthetic else "published figures")
+        at_examiners = found["pooled"]["questions"]["blast"]["at_examiners"]
+        assert {*at_examiners} == (set() if synthetic else {*EXAMINERS})
+        assert not (tmp_path / "disputes.csv").exists(), "of an evaluation before"
+
+    def test_with_no_replicates_there_are_no_intervals_but_delongs(
+        self, predictions: Path, metrics: dict, tmp_path: Path
+    ) -> None:
+        done = run_command("--predictions", predictions, "--out", tmp_path, "--bootstrap", 0)
+        assert (done.returncode, done.stderr) == (0, "")
+        without = metrics_in(tmp_path)
+        assert without["intervals"] is None
+        assert without["pooled"] == metrics["pooled"]
+        assert without["pooled"]["questions"]["blast"]["roc_auc_interval"] is not None
+
+    def test_with_re_annotations_they_are_compared_with_their_own_examiners(
+        self, table: pd.DataFrame, metrics: dict
+    ) -> None:
+        assert metrics["examiners_from"] == "these images"
+        assert metrics["examiners"]["images"] == (table[EXAMINERS[0]] != "none").sum() == 50
+        assert metrics["examiners"]["network"]["figures"]["images"] == 50
+
+
+class TestAnnotations:
+    @pytest.fixture
+    def annotations(self, table: pd.DataFrame, tmp_path: Path) -> Path:
+        """annotations.dat that tells what the table tells."""
+        rows = table[["id", "label", *EXAMINERS]].replace("none", "nan").to_numpy().tolist()
+        file = tmp_path / "annotations.dat"
+        file.write_text("".join(" ".join(row) + "\n" for row in rows))
+        return file
+
+    def test_a_csv_and_the_annotations_give_the_figures_of_the_whole_table(
+        self, table: pd.DataFrame, metrics: dict, annotations: Path, tmp_path: Path
+    ) -> None:
+        table.drop(columns=EXAMINERS).to_csv(tmp_path / "p.csv", index=False)
+        words = ("--predictions", tmp_path / "p.csv", "--annotations", annotations)
+        done = run_command(*words, "--out", tmp_path / "out", *QUICK)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert metrics_in(tmp_path / "out") == {**metrics, "source": {}}
+
+    def test_of_other_images_or_labels_they_are_refused(
+        self, predictions: Path, annotations: Path, tmp_path: Path
+    ) -> None:
+        lines = annotations.read_text().splitlines(keepends=True)
+        renamed = lines[4].replace("_0004", "_0005")
+        for content, message in (
+            (lines[1:], r"do not go together: 1 predicted .* the first is NGS/NGS_0000\.tiff"),
+            ([*lines[:4], renamed, *lines[5:]], r"1 predicted .* the first is MON/MON_0004\.tiff"),
+            (["NGS/a b.tiff NGS nan nan"], "cannot be read: 1 problem"),
+        ):
+            annotations.write_text("".join(content))
+            with pytest.raises(UserError, match=message) as caught:
+                evaluate(predictions, tmp_path / "out", annotations=annotations, replicates=0)
+            assert str(annotations) in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+class TestComparison:
+    def test_other_networks_are_put_beside_by_name(
+        self, table: pd.DataFrame, predictions: Path, tmp_path: Path
+    ) -> None:
+        worse = table.iloc[30:].copy()
+        worse[PROBABILITIES] = 0.5 * worse[PROBABILITIES] + 0.5 / 15
+        worse.loc[worse.index[::4], PROBABILITIES] = np.eye(15)[0]
+        worse.to_csv(tmp_path / "worse.csv", index=False)
+        others = ("--compare", f"itself={predictions}", "--compare", f"w={tmp_path / 'worse.csv'}")
+        done = run_command("--predictions", predictions, *others, "--out", tmp_path / "o", *QUICK)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = metrics_in(tmp_path / "o")
+        assert list(found["comparisons"]) == ["itself", "w"]
+        same, worse_ = found["comparisons"].values()
+        assert same["source"] == REAL
+        assert same["other"]["overall"] == found["pooled"]["overall"]
+        assert same["common_images"] == 150
+        assert same["paired"]["delong"]["blast"]["difference"] == 0
+        assert same["paired"]["delong"]["blast"]["p_value"] == 1
+        assert worse_["source"] == {}
+        assert worse_["common_images"] == worse_["other"]["images"] == 120
+        figures = worse_["paired"]
+        assert figures["this"]["images"] == figures["other"]["images"] == 120
+        assert figures["this"]["overall"]["accuracy"] > figures["other"]["overall"]["accuracy"]
+        assert figures["differences"]["overall"]["accuracy"][0] > 0
+
+    def test_tables_of_other_images_have_no_paired_figures(
+        self, table: pd.DataFrame, predictions: Path, tmp_path: Path
+    ) -> None:
+        table.assign(id=[f"other {i}" for i in range(150)]).to_csv(tmp_path / "p.csv", index=False)
+        others = {"x": tmp_path / "p.csv"}
+        compared = evaluate(predictions, tmp_path, others=others, replicates=0)["comparisons"]["x"]
+        assert compared["common_images"] == 0
+        assert compared["paired"] is None
+        assert compared["other"]["images"] == 150
+
+    def test_tables_that_label_an_image_differently_are_refused(
+        self, table: pd.DataFrame, predictions: Path, tmp_path: Path
+    ) -> None:
+        other = table.assign(label=table["label"].where(table.index != 5, "KSC"))
+        other.to_csv(tmp_path / "p.csv", index=False)
+        words = ("--predictions", predictions, "--compare", f"x={tmp_path / 'p.csv'}")
+        done = run_command(*words, "--out", tmp_path / "out", *QUICK)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: {predictions} and {tmp_path / 'p.csv'} do not go")
+        assert f"{table['id'][5]} is EOS in one table and KSC in the other" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_real_and_drawn_cells_are_not_put_beside_each_other(
+        self, table: pd.DataFrame, predictions: Path, tmp_path: Path
+    ) -> None:
+        write_predictions(table, {**REAL, "synthetic": True}, tmp_path / "drawn.parquet")
+        with pytest.raises(
+            UserError, match=r"drawn\.parquet: one is of real cells, the other of S"
+        ):
+            evaluate(predictions, tmp_path / "out", others={"x": tmp_path / "drawn.parquet"})
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        "texts", [["p.csv"], ["=p.csv"], ["x="], [""], ["x=p.csv", "x=q.csv"]], ids=" ".join
+    )
+    def test_what_is_not_a_name_and_a_table_is_refused(self, texts: list[str]) -> None:
+        with pytest.raises(UserError, match=r"--compare takes NAME=TABLE, .* Received: "):
+            named_tables(texts)
+
+    def test_names_and_paths_may_hold_most_characters(self) -> None:
+        assert named_tables(["ViT, 2021=a b=c.csv", "é=/x/p.parquet"]) == {
+            "ViT, 2021": Path("a b=c.csv"),
+            "é": Path("/x/p.parquet"),
+        }
+
+
+class TestPublishedOutputs:
+    def test_npz_is_evaluated_as_it_is(self, tmp_path: Path) -> None:
+        scores = np.random.default_rng(0).dirichlet(np.ones(16), 60).astype(np.float32)
+        np.savez_compressed(
+            tmp_path / "heldout_outputs.npz",
+            label=np.arange(60, dtype=np.int8) % 15,
+            probability16=scores,
+            fold=(np.arange(60, dtype=np.int8) // 12) + 1,
+            codes15=np.array(sorted(CODES)),
+            outputs16=np.array(sorted([*CODES, "EBO2"])),
+        )
+        words = ("--predictions", tmp_path / "heldout_outputs.npz", "--out", tmp_path / "out")
+        done = run_command(*words, *QUICK)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = metrics_in(tmp_path / "out")
+        assert found["pooled"]["images"] == 60
+        assert len(found["folds"]) == 5
+        assert "published network" in found["source"]["model"]
+        assert found["examiners_from"] == "published figures"
+
+    def test_the_real_outputs_have_the_figures_computed_elsewhere(
+        self, shared: Path, tmp_path: Path
+    ) -> None:
+        folder = shared / "data" / "published_network"
+        words = ("--predictions", folder / "heldout_outputs.npz", "--out", tmp_path)
+        done = run_command(*words, "--bootstrap", 0)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = metrics_in(tmp_path)
+        expected = json.loads((folder / "expected_metrics.json").read_text())
+        assert (
+            found["pooled"]["confusion_matrix"]["rows_are_labels"] == (expected["confusion_pooled"])
+        )
+        accuracies = [fold["overall"]["accuracy"] for fold in found["folds"].values()]
+        assert accuracies == pytest.approx([fold["acc"] for fold in expected["summary"]])
+        assert found["mean"]["overall"]["accuracy"] == pytest.approx(np.mean(accuracies))
+        assert f"{found['mean']['overall']['accuracy']:.4f}" == "0.9390"
+        assert f"{found['sd']['overall']['accuracy']:.4f}" == "0.0045"
+
+
+class TestRefusals:
+    def test_bad_input_ends_in_one_message_and_no_trace(
+        self, workdir: Path, predictions: Path, tmp_path: Path
+    ) -> None:
+        model = ("--model", workdir / "best.keras")
+        no_model = tmp_path / "text.keras"
+        no_model.write_text("not a model")
+        missing = tmp_path / "none.parquet"
+        table = ("--predictions", predictions)
+        for arguments, message in (
+            ((*model, "--split", "fold_6"), "--split takes fold_1 to fold_5"),
+            (("--model", tmp_path / "x.keras", "--split", "fold_1"), "No config.yaml beside"),
+            (
+                ("--model", no_model, "--split", "fold_1", "--dataset", "x"),
+                "not a .keras model",
+            ),
+            (("--predictions", missing), "not a Parquet file"),
+            (("--predictions", missing, "--out", no_model), "text.keras"),
+            ((*table, "--bootstrap", -1), "--bootstrap takes 0 or more replicates. Received: -1"),
+            ((*table, "--compare", "x"), "--compare takes NAME=TABLE, each name once. Received: x"),
+            ((*table, "--compare", f"x={missing}"), f"--compare x: no file {missing}"),
+        ):
+            out = () if "--out" in arguments else ("--out", tmp_path / "out")
+            done = run_command(*arguments, *out)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert message in done.stderr
+            assert "Traceback" not in done.stderr
+            assert not list((tmp_path / "out").glob("*"))
+
+    @pytest.mark.parametrize("words", [(), ("--predictions", "p", "--model", "m"), ("--out", "o")])
+    def test_either_a_model_or_a_table_is_asked_for(self, words: tuple[str, ...]) -> None:
+        done = run_command(*words)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: python -m leuko_tf.evaluate")

@@ -1,6 +1,13 @@
-"""The table of predictions: a faithful round trip, every mistake named, no half-written file."""
+"""The table of predictions: a faithful round trip in every form, every mistake named, no
+half-written file.
+"""
 
+import csv
 import json
+import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +20,7 @@ from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, write_json, written_aside
 from leuko_tf.predictions import (
     COLUMNS,
+    EXAMINERS,
     METADATA_KEY,
     PROBABILITIES,
     probabilities,
@@ -90,12 +98,25 @@ class TestRoundTrip:
         assert list(again["fold"]) == list(table["fold"])
 
     def test_tables_of_other_writers_may_use_other_types(self, table, tmp_path):
-        """Double precision, wider integers and dictionary-encoded text mean the same."""
-        given = table.astype({"fold": "int64", "label": "category", "p_NGS": "float64"})
+        """Double precision, wider numbers and dictionary-encoded text mean the same."""
+        given = table.astype({"fold": "float64", "label": "category", "p_NGS": "float64"})
         pq.write_table(pa.Table.from_pandas(given), tmp_path / "p.parquet")
         again, _ = read_predictions(tmp_path / "p.parquet")
-        assert list(again["label"]) == list(table["label"])
-        assert list(again["fold"]) == list(table["fold"])
+        write_predictions(table, {}, tmp_path / "same.parquet")
+        pd.testing.assert_frame_equal(again, read_predictions(tmp_path / "same.parquet")[0])
+        assert again["fold"].dtype == np.int8
+        assert {*again[PROBABILITIES].dtypes} == {np.dtype(np.float32)}
+
+    def test_ids_that_pandas_wrote_as_its_index_are_found(self, table, tmp_path):
+        table.set_index("id").to_parquet(tmp_path / "p.parquet")
+        again, _ = read_predictions(tmp_path / "p.parquet")
+        assert list(again["id"]) == list(table["id"])
+
+    def test_columns_of_other_names_and_kinds_are_left_alone(self, table, tmp_path):
+        arrow = pa.Table.from_pandas(table)
+        arrow = arrow.append_column("notes", pa.array([{"a": [1]}] * 30))
+        pq.write_table(arrow, tmp_path / "p.parquet")
+        assert list(read_predictions(tmp_path / "p.parquet")[0].columns) == COLUMNS
 
 
 def _put(column, value, row=2):
@@ -133,6 +154,9 @@ REFUSALS = {
         lambda t: t.drop(columns=["label", "fold"]), "missing columns label fold$"),
     "there are no rows": (lambda t: t.iloc[:0], "no rows"),
     "an id is missing": (_put("id", None), "no id in 1 row, the first is row 2 "),
+    "an id is empty": (_put("id", ""), "no id in 1 row, the first is row 2 "),
+    "ids are numbers": (
+        lambda t: t.assign(id=range(30)), "an id that is not text in 30 rows, the first is row 0 "),
     "an id stood before": (
         _put("id", "NGS/NGS_0000.tiff"),
         r"an id that stood before in 1 row, the first is row 2 \(id 'NGS/NGS_0000\.tiff'\)",
@@ -141,11 +165,19 @@ REFUSALS = {
     "a label is UNC": (_put("label", "UNC"), f"a label that is none of the 15 codes {ROW_2}"),
     "a label is missing": (_put("label", None), f"a label that is none of the 15 codes {ROW_2}"),
     "a re-annotation is unknown": (
-        _put("reannotation_1", "nan"), f"an unknown reannotation_1 {ROW_2}"),
+        _put("reannotation_1", "nan"), f"a reannotation_1 that is no code, UNC or none {ROW_2}"),
     "a re-annotation is missing": (
-        _put("reannotation_2", None), f"an unknown reannotation_2 {ROW_2}"),
+        _put("reannotation_2", None), f"a reannotation_2 that is no code, UNC or none {ROW_2}"),
     "a fold is 0": (_put("fold", 0), f"a fold that is not 1 to 5 {ROW_2}"),
     "a fold is 6": (_put("fold", 6), f"a fold that is not 1 to 5 {ROW_2}"),
+    "a fold is missing": (
+        lambda t: t.assign(fold=t["fold"].where(t.index != 2)),
+        f"a fold that is not 1 to 5 {ROW_2}",
+    ),
+    "a fold is between two": (
+        lambda t: t.assign(fold=t["fold"].astype(float).where(t.index != 2, 1.5)),
+        f"a fold that is not 1 to 5 {ROW_2}",
+    ),
     "a probability is NaN": (
         _put("p_MYO", np.nan), f"a probability that is not a finite number {ROW_2}"),
     "a probability is infinite": (
@@ -154,7 +186,9 @@ REFUSALS = {
     "probabilities sum to 0.9": (_scale(0.9), f"probabilities that do not sum to 1 {ROW_2}"),
     "probabilities sum to 1.01": (_scale(1.01), f"probabilities that do not sum to 1 {ROW_2}"),
     "a probability is text": (
-        lambda t: t.assign(p_NGS="high"), "a probability is not a number: .*high"),
+        lambda t: t.assign(p_NGS=["0.1", "0.1", "high", *["0.1"] * 27]),
+        f"a probability that is not a finite number {ROW_2}",
+    ),
 }  # fmt: skip
 
 
@@ -220,6 +254,319 @@ class TestFilesThatAreNone:
         pq.write_table(arrow, tmp_path / "p.parquet")
         with pytest.raises(UserError, match=r"its source, .* is no JSON object"):
             read_predictions(tmp_path / "p.parquet")
+
+
+def _csv_text(table: pd.DataFrame, **changes) -> str:
+    return table.to_csv(index=False, **changes)
+
+
+def _cell(column, value, row=2):
+    """Puts a text into one cell of a CSV file, whatever the column's type."""
+
+    def change(table):
+        table[column] = table[column].astype(object)
+        table.loc[row, column] = value
+        return _csv_text(table)
+
+    return change
+
+
+# Each is the same table to a reader of CSV.
+SPELLINGS = {
+    "as pandas writes it": _csv_text,
+    "with pandas' index": lambda t: t.to_csv(),
+    "with a byte order mark": lambda t: "\ufeff" + _csv_text(t),
+    "with Windows' line ends": lambda t: _csv_text(t, lineterminator="\r\n"),
+    "with every cell in quotes": lambda t: _csv_text(t, quoting=csv.QUOTE_ALL),
+    "with a space behind every comma": lambda t: _csv_text(t).replace(",", ", "),
+    "with empty lines": lambda t: _csv_text(t).replace("\n", "\n\n"),
+    "with the columns in another order": lambda t: _csv_text(t[list(reversed(t.columns))]),
+    "with folds as decimal numbers": lambda t: _csv_text(t.assign(fold=t["fold"] * 1.0)),
+    "with columns of other names": lambda t: _csv_text(t.assign(note="x, y", seen=None)),
+}
+
+CSV_REFUSALS = {
+    "a column is missing": (
+        lambda t: _csv_text(t.drop(columns="p_MYB")), ": missing column p_MYB$"),
+    "columns are missing": (
+        lambda t: _csv_text(t.drop(columns=["id", "fold"])), ": missing columns id fold$"),
+    "names are in small letters": (
+        lambda t: _csv_text(t).lower(), ": missing columns p_NGS p_NGB .* p_KSC$"),
+    "a column comes twice": (
+        lambda t: _csv_text(pd.concat([t, t["label"]], axis=1)), ": doubled column label$"),
+    "there are no rows": (lambda t: _csv_text(t.iloc[:0]), ": no rows$"),
+    "the file is empty": (lambda t: "", " is not a CSV file that can be read .*No columns"),
+    "semicolons part the columns": (
+        lambda t: _csv_text(t, sep=";"), " has a single column, 'id;label.*Put commas"),
+    "semicolons part the columns and commas the decimals": (
+        lambda t: _csv_text(t, sep=";", decimal=","), " is not a CSV file .*commas between"),
+    "a row is too long": (
+        lambda t: _csv_text(t).replace("\nLYT", ",0.5\nLYT", 1), " is not a CSV file .*line 3"),
+    "every row is too long": (
+        lambda t: _csv_text(t).replace("\n", ",\n").replace("KSC,\n", "KSC\n", 1),
+        " is not a CSV file .*Expected 20 fields in line 2, saw 21",
+    ),
+    "a row is too short": (
+        lambda t: _csv_text(t.iloc[:3]).rpartition(",")[0],
+        ": a probability that is not a finite number {row}",
+    ),
+    "an id is empty": (_cell("id", ""), ": no id in 1 row, the first is row 2 "),
+    "an id stood before": (
+        _cell("id", "NGB/NGB_0001.tiff"),
+        r": an id that stood before in 1 row, the first is row 2 \(id 'NGB/NGB_0001\.tiff'\)",
+    ),
+    "a label is unknown": (_cell("label", "NaN"), ": a label that is none of the 15 codes {row}"),
+    "a re-annotation is empty": (
+        _cell("reannotation_2", ""), ": a reannotation_2 that is no code, UNC or none {row}"),
+    "a re-annotation is that of annotations.dat": (
+        _cell("reannotation_1", "nan"), ": a reannotation_1 that is no code, UNC or none {row}"),
+    "a fold is no number": (_cell("fold", "x"), ": a fold that is not 1 to 5 {row}"),
+    "a fold is empty": (_cell("fold", ""), ": a fold that is not 1 to 5 {row}"),
+    "a probability is empty": (
+        _cell("p_EBO", ""), ": a probability that is not a finite number {row}"),
+    "a probability is NaN": (
+        _cell("p_EBO", "nan"), ": a probability that is not a finite number {row}"),
+    "a probability is text": (
+        _cell("p_EBO", "high"), ": a probability that is not a finite number {row}"),
+    "probabilities are per cent": (
+        lambda t: _csv_text(t.assign(**t[PROBABILITIES] * 100)),
+        ": a probability outside of 0 to 1 in 30 rows, the first is row 0 ",
+    ),
+    "probabilities do not sum to 1": (
+        lambda t: _csv_text(_scale(0.9)(t)), ": probabilities that do not sum to 1 {row}"),
+}  # fmt: skip
+
+
+class TestCsv:
+    @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
+    def test_it_is_the_same_table_as_in_parquet(self, table, spelling, tmp_path):
+        write_predictions(table, SOURCE, tmp_path / "p.parquet")
+        (tmp_path / "p.csv").write_bytes(spelling(table.copy()).encode())
+        again, source = read_predictions(tmp_path / "p.csv")
+        pd.testing.assert_frame_equal(again, read_predictions(tmp_path / "p.parquet")[0])
+        assert source == {}
+
+    def test_ids_stay_the_text_that_they_are(self, table, tmp_path):
+        ids = ["NA", "001", "1e5", "nan", "None", "True", "1.0", "a,b", 'say "x"', "é", "-", "#N/A"]
+        (tmp_path / "p.csv").write_text(_csv_text(table.iloc[: len(ids)].assign(id=ids)))
+        assert list(read_predictions(tmp_path / "p.csv")[0]["id"]) == ids
+
+    def test_without_re_annotations_no_image_has_one(self, table, tmp_path):
+        (tmp_path / "p.csv").write_text(_csv_text(table.drop(columns=EXAMINERS)))
+        again, _ = read_predictions(tmp_path / "p.csv")
+        assert (again[EXAMINERS] == "none").all(axis=None)
+
+    def test_the_ending_may_be_in_capitals(self, table, tmp_path):
+        (tmp_path / "P.CSV").write_text(_csv_text(table))
+        assert len(read_predictions(tmp_path / "P.CSV")[0]) == 30
+
+    @pytest.mark.parametrize(("change", "text"), CSV_REFUSALS.values(), ids=CSV_REFUSALS.keys())
+    def test_it_is_refused_by_file_and_row_or_column(self, table, change, text, tmp_path):
+        file = tmp_path / "p.csv"
+        file.write_text(change(table))
+        with pytest.raises(UserError, match=text.replace("{row}", ROW_2)) as caught:
+            read_predictions(file)
+        assert str(caught.value).startswith(str(file))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("content", [bytes(range(256)) * 20, b"PAR1" * 20, b"\xff\xfei\0d\0"])
+    def test_bytes_that_are_no_text_are_refused(self, content, tmp_path):
+        (tmp_path / "p.csv").write_bytes(content)
+        with pytest.raises(UserError, match=r"p\.csv (is not a CSV file|has a single column)"):
+            read_predictions(tmp_path / "p.csv")
+
+    def test_other_encodings_are_refused(self, table, tmp_path):
+        table.loc[3, "id"] = "Zürich/1.tiff"
+        (tmp_path / "p.csv").write_bytes(_csv_text(table).encode("latin-1"))
+        with pytest.raises(UserError, match=r"not a CSV file .*\(UTF-8, .*can't decode byte 0xfc"):
+            read_predictions(tmp_path / "p.csv")
+
+    def test_a_file_that_is_not_there_and_a_folder_are_refused(self, tmp_path):
+        (tmp_path / "folder.csv").mkdir()
+        for name in ("none.csv", "folder.csv"):
+            with pytest.raises(UserError, match=f"{name} is not a CSV file"):
+                read_predictions(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["p.txt", "p.tsv", "p.csv.gz", "p"])
+    def test_of_another_ending_the_message_tells_the_right_ones(self, table, name, tmp_path):
+        (tmp_path / name).write_text(_csv_text(table))
+        with pytest.raises(UserError, match=r"not a Parquet file .* must end in \.csv or \.npz"):
+            read_predictions(tmp_path / name)
+
+
+@pytest.fixture
+def outputs() -> dict[str, np.ndarray]:
+    """Arrays as in heldout_outputs.npz: codes in alphabetical order, two outputs for EBO."""
+    scores = np.random.default_rng(3).dirichlet(np.ones(16), 15).astype(np.float32)
+    return {
+        "label": np.arange(15, dtype=np.int8),
+        "probability16": scores,
+        "fold": np.tile(np.arange(1, 6, dtype=np.int8), 3),
+        "codes15": np.array(sorted(CODES)),
+        "outputs16": np.array(sorted([*CODES, "EBO2"])),
+    }
+
+
+ARRAY_REFUSALS = {
+    "of another length": {"label": np.zeros(16, np.int8)},
+    "shorter": {"probability16": np.full((3, 16), 1 / 16, np.float32)},
+    "of one dimension": {"probability16": np.zeros(15, np.float32)},
+    "of no dimension": {"probability16": np.float32(1)},
+    "of two dimensions": {"label": np.zeros((15, 1), np.int8)},
+    "of 15 outputs": {"probability16": np.full((15, 15), 1 / 15, np.float32)},
+    "of other outputs": {"outputs16": np.array([f"o{i}" for i in range(16)])},
+    "of pickled objects": {"label": np.array([{}] * 15, dtype=object)},
+}
+
+
+class TestPublishedOutputs:
+    def test_the_two_outputs_for_erythroblasts_are_summed(self, outputs, tmp_path):
+        np.savez_compressed(tmp_path / "x.npz", **outputs)
+        table, _ = read_predictions(tmp_path / "x.npz")
+        given = dict(zip(outputs["outputs16"], outputs["probability16"].T, strict=True))
+        np.testing.assert_array_equal(table["p_EBO"], given["EBO"] + given["EBO2"])
+        for code in set(CODES) - {"EBO"}:
+            np.testing.assert_array_equal(table[f"p_{code}"], given[code])
+        assert list(table["label"]) == sorted(CODES)
+        np.testing.assert_array_equal(table["fold"], outputs["fold"])
+        assert (table[EXAMINERS] == "none").all(axis=None)
+
+    def test_the_real_outputs_are_those_of_18365_images_in_five_folds(self, shared):
+        file = shared / "data" / "published_network" / "heldout_outputs.npz"
+        table, source = read_predictions(file)
+        assert list(table.columns) == COLUMNS
+        sizes = table.groupby("fold").size().to_dict()
+        assert sizes == {1: 3773, 2: 3630, 3: 3676, 4: 3714, 5: 3572}
+        expected = json.loads((file.parent / "expected_metrics.json").read_text())
+        confusion = pd.crosstab(
+            table["label"], np.array(CODES)[probabilities(table).argmax(axis=1)]
+        ).reindex(index=CODES, columns=CODES, fill_value=0)
+        assert confusion.to_numpy().tolist() == expected["confusion_pooled"]
+        with np.load(file) as given:
+            ebo = given["probability16"][:, np.isin(given["outputs16"], ["EBO", "EBO2"])]
+        np.testing.assert_allclose(table["p_EBO"], ebo.sum(axis=1), atol=1e-7)
+        assert source["held_out"] is True
+        assert source["synthetic"] is False
+
+    @pytest.mark.parametrize("name", ["label", "probability16", "fold", "codes15", "outputs16"])
+    def test_an_array_that_is_missing_is_named(self, outputs, name, tmp_path):
+        del outputs[name]
+        np.savez(tmp_path / "x.npz", **outputs)
+        with pytest.raises(UserError, match=f"not the published network's .*'{name} is not a file"):
+            read_predictions(tmp_path / "x.npz")
+
+    @pytest.mark.parametrize("change", ARRAY_REFUSALS.values(), ids=ARRAY_REFUSALS.keys())
+    def test_an_array_of_another_shape_or_kind_is_refused(self, outputs, change, tmp_path):
+        np.savez(tmp_path / "x.npz", **outputs | change)
+        with pytest.raises(UserError, match=r"x\.npz is not the published network's"):
+            read_predictions(tmp_path / "x.npz")
+
+    @pytest.mark.parametrize("label", [-1, 15])
+    def test_a_label_without_a_code_is_refused_by_its_row(self, outputs, label, tmp_path):
+        outputs["label"][4] = label
+        np.savez(tmp_path / "x.npz", **outputs)
+        with pytest.raises(UserError, match=r"none of the 15 codes in 1 row, .*\(id 'row 4'\)"):
+            read_predictions(tmp_path / "x.npz")
+
+    def test_pickled_objects_are_never_loaded(self, outputs, tmp_path):
+        """A pickle may hold any program; opening a table must not run one."""
+        ran = tmp_path / "ran"
+        np.savez(tmp_path / "x.npz", **outputs | {"fold": np.array([_Runs(ran)], dtype=object)})
+        with pytest.raises(UserError, match="Object arrays cannot be loaded"):
+            read_predictions(tmp_path / "x.npz")
+        assert not ran.exists()
+
+    def test_a_file_that_is_none_is_refused(self, outputs, tmp_path):
+        whole, file = tmp_path / "whole.npz", tmp_path / "x.npz"
+        np.savez_compressed(whole, **outputs)
+        content = whole.read_bytes()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in outputs:
+                archive.writestr(f"{name}.npy", "text")
+        array = tmp_path / "array.npy"
+        np.save(array, outputs["label"])
+        for bytes_ in (
+            file.read_bytes(),
+            array.read_bytes(),
+            b"",
+            b"no zip file",
+            content[:-10],
+            content[: len(content) // 2],
+            content[:200] + b"\xff" * 200 + content[400:],
+        ):
+            file.write_bytes(bytes_)
+            with pytest.raises(UserError, match=r"x\.npz is not the published network's") as caught:
+                read_predictions(file)
+            assert "pickle" not in str(caught.value)
+        with pytest.raises(UserError, match=r"none\.npz is not .*No such file"):
+            read_predictions(tmp_path / "none.npz")
+
+
+class _Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self._file = file
+
+    def __reduce__(self):
+        return Path.touch, (self._file,)
+
+
+def _convert(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "leuko_tf.predictions", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class TestCommand:
+    def test_csv_and_npz_become_parquet_and_read_back_the_same(self, table, outputs, tmp_path):
+        (tmp_path / "p.csv").write_text(_csv_text(table))
+        np.savez_compressed(tmp_path / "p.npz", **outputs)
+        for file, rows in ((tmp_path / "p.csv", 30), (tmp_path / "p.npz", 15)):
+            out = tmp_path / "new" / f"{file.name}.parquet"
+            done = _convert(file, "--out", out)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == f"{rows} rows: {out}\n"
+            given, source = read_predictions(file)
+            again, source_again = read_predictions(out)
+            pd.testing.assert_frame_equal(again, given)
+            assert source_again == source
+
+    def test_a_table_may_be_written_over_itself(self, table, tmp_path):
+        write_predictions(table, SOURCE, tmp_path / "p.parquet")
+        assert _convert(tmp_path / "p.parquet", "--out", tmp_path / "p.parquet").returncode == 0
+        again, source = read_predictions(tmp_path / "p.parquet")
+        pd.testing.assert_frame_equal(again, table, check_dtype=False)
+        assert source == SOURCE
+
+    def test_bad_input_ends_in_one_message_and_no_file(self, table, tmp_path):
+        good, bad, out = tmp_path / "good.csv", tmp_path / "bad.csv", tmp_path / "new" / "p.parquet"
+        good.write_text(_csv_text(table))
+        bad.write_text(_csv_text(_put("label", "XYZ")(table)))
+        folder = tmp_path / "folder.parquet"
+        folder.mkdir()
+        for words, message in (
+            (
+                (bad, "--out", out),
+                f"{bad}: a label that is none of the 15 codes in 1 row, .*row 2 ",
+            ),
+            ((tmp_path / "none.csv", "--out", out), r"none\.csv is not a CSV file"),
+            (
+                (good, "--out", tmp_path / "new" / "p.csv"),
+                r"--out must end in \.parquet\. Received",
+            ),
+            ((good, "--out", folder), r"Is a directory: .*folder\.parquet"),
+            ((good, "--out", good / "p.parquet"), r"(Not a directory|File exists)"),
+        ):
+            done = _convert(*words)
+            assert done.returncode == 1
+            assert re.fullmatch(f"error: .*{message}.*\n", done.stderr)
+            assert done.stdout == ""
+        assert not (tmp_path / "new").exists()
+        assert sorted(f.name for f in tmp_path.iterdir()) == [
+            "bad.csv",
+            "folder.parquet",
+            "good.csv",
+        ]
 
 
 class TestWrittenAside:

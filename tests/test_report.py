@@ -1,24 +1,41 @@
 """The report: one file that needs nothing else, says what it shows, and prints the metrics."""
 
+import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
-from leuko_tf.metrics import compute_metrics
-from leuko_tf.predictions import PROBABILITIES
-from leuko_tf.report import write_report
-from leuko_tf.report.page import LIMITS
+from leuko_tf.evaluate import evaluate
+from leuko_tf.mistakes import FOLDER, picture_name, surest
+from leuko_tf.predictions import PROBABILITIES, write_predictions
+from leuko_tf.published import published_figures
+from leuko_tf.report.text import LIMITS
 
 REAL = {
     "synthetic": False,
     "dataset": "aml_cytomorphology_lmu/complete:1.0.0",
     "split": "fold_2",
     "model": "runs/x/best.keras",
+}
+TRAINING = {
+    "command": "python -m leuko_tf.train --config paper.yaml --workdir runs/x",
+    "versions": {"tensorflow": "2.21.0", "keras": "3.15.1"},
+    "git_revision": "0123456789abcdef",
+    "parameters": 23_112_975,
+    "configuration": {
+        "data": {"dataset": "aml_cytomorphology_lmu/complete", "validation_share": 0.1},
+        "model": {"input_size": 400},
+    },
 }
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -28,6 +45,7 @@ class Page(HTMLParser):
 
     def __init__(self, file: Path):
         super().__init__()
+        self.file = file
         self.source = file.read_text(encoding="utf-8")
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
@@ -40,6 +58,15 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self._pieces))
+
+    def row(self, first: str) -> list[str]:
+        """The cells of the first table row whose first cell is `first`."""
+        return next(row for row in self.rows if row and row[0] == first)
+
+    def svg(self, title: str) -> str:
+        """The drawing whose title contains the words."""
+        (found,) = re.findall(rf'<svg [^>]*aria-label="[^"]*{title}.*?</svg>', self.source, re.S)
+        return found
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -55,34 +82,57 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
+        if tag in ("td", "th"):
+            self.rows[-1][-1] = " ".join(self.rows[-1][-1].split())
 
     def handle_data(self, content):
         if self._open and self._open[-1] != "style":
             self._pieces.append(content)
         if {"td", "th"} & set(self._open):
-            self.rows[-1][-1] += content
+            self.rows[-1][-1] += " " + content
 
 
-def _table(labels: list[str]) -> pd.DataFrame:
+def _table(labels: list[str], folds: int = 1, seed: int = 5) -> pd.DataFrame:
     """Predictions that are right mostly, and unsure of themselves."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     scores = rng.dirichlet(np.full(15, 0.3), len(labels))
     scores[np.arange(len(labels)), [CODES.index(label) for label in labels]] += 0.5
     table = pd.DataFrame(scores / scores.sum(axis=1, keepdims=True), columns=PROBABILITIES)
-    table.insert(0, "label", labels)
-    return table
+    table.insert(0, "id", [f"{label}/{label}_{i:04d}.tiff" for i, label in enumerate(labels)])
+    table.insert(1, "label", labels)
+    table.insert(2, "fold", np.arange(len(labels)) // 15 % folds + 1)
+    return table.assign(reannotation_1="none", reannotation_2="none")
 
 
-def _write(folder: Path, labels: list[str], source: dict) -> tuple[Page, dict]:
-    table = _table(labels)
-    metrics = {"source": source, **compute_metrics(table)}
-    write_report(table, metrics, folder / "report.html")
-    return Page(folder / "report.html"), metrics
+def _examined(table: pd.DataFrame) -> pd.DataFrame:
+    """Every third image re-annotated; some against the label, some with UNC."""
+    some = np.arange(len(table)) % 3 == 0
+    one, two = table["label"].where(some, "none"), table["label"].where(some, "none")
+    one[some & (np.arange(len(table)) % 21 == 0)] = "UNC"
+    disputed = some & (np.arange(len(table)) % 30 == 3)
+    one[disputed] = two[disputed] = "EOS"
+    return table.assign(reannotation_1=one, reannotation_2=two)
+
+
+def _write(
+    folder: Path, table: pd.DataFrame, source: dict[str, Any], **options: Any
+) -> tuple[Page, dict[str, Any]]:
+    write_predictions(table, source, folder / "in" / "predictions.parquet")
+    predictions = folder / "in" / "predictions.parquet"
+    metrics = evaluate(predictions, folder / "out", **{"replicates": 50, **options})
+    return Page(folder / "out" / "report.html"), metrics
+
+
+def _pictures(folder: Path, table: pd.DataFrame) -> None:
+    for image_id in surest(table)["id"]:
+        file = folder / "in" / FOLDER / picture_name(image_id)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (400, 200), "purple").save(file)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> tuple[Page, dict]:
-    return _write(tmp_path_factory.mktemp("report"), [*CODES] * 80, REAL)
+    return _write(tmp_path_factory.mktemp("report"), _table([*CODES] * 80), REAL)
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +145,28 @@ def metrics(written) -> dict:
     return written[1]
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> tuple[Page, dict]:
+    """Everything that a report can have: folds, examiners, pictures, another network."""
+    folder = tmp_path_factory.mktemp("full")
+    table = _examined(_table([*CODES] * 60, folds=5))
+    other = folder / "other.parquet"
+    write_predictions(_table([*CODES] * 60, folds=5, seed=6), REAL, other)
+    _pictures(folder, table)
+    source = {**REAL, "held_out": True, "training": TRAINING, "model": "runs/" + "x" * 200}
+    return _write(folder, table, source, others={"a network of theirs": other})
+
+
+def _shown(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 class TestSelfContained:
-    def test_nothing_is_fetched_from_anywhere(self, page):
+    @pytest.mark.parametrize("which", ["written", "full"])
+    def test_nothing_is_fetched_from_anywhere(self, which, request):
+        page, _ = request.getfixturevalue(which)
         for tag, attributes in page.tags:
-            assert tag not in ("script", "link", "img", "iframe", "object", "embed", "base")
+            assert tag not in ("script", "link", "iframe", "object", "embed", "base")
             for name, value in attributes.items():
                 if name.split(":")[-1] in ("href", "src", "action", "data", "srcset"):
                     assert value.startswith(("#", "data:")), (tag, name, value)
@@ -112,40 +176,53 @@ class TestSelfContained:
         """Names of XML namespaces look like addresses; no one opens them."""
         assert not re.search("https?:", re.sub(r' xmlns(:\w+)?="[^"]*"', "", page.source))
 
-    def test_it_is_one_file(self, page, tmp_path):
-        _write(tmp_path, [*CODES], REAL)
-        assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
-
     def test_it_is_html_with_its_encoding_language_and_title(self, page):
-        assert page.source.startswith("<!DOCTYPE html>")
+        assert page.source.lstrip().startswith("<!DOCTYPE html>")
         assert ("html", {"lang": "en"}) in page.tags
         assert ("meta", {"charset": "utf-8"}) in page.tags
         assert "<title>leuko_tf: evaluation</title>" in page.source
 
+    def test_ids_are_unique_and_links_within_the_page_lead_somewhere(self, full):
+        page, _ = full
+        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        links = {a["href"] for tag, a in page.tags if tag == "a"}
+        assert links <= {f"#{i}" for i in ids}
+
     def test_the_same_predictions_give_the_same_file(self, page, tmp_path):
-        again, _ = _write(tmp_path, [*CODES] * 80, REAL)
+        again, _ = _write(tmp_path, _table([*CODES] * 80), REAL)
         assert again.source == page.source
 
 
 class TestSource:
     def test_synthetic_images_are_called_so_in_title_headline_banner_and_figures(self, tmp_path):
-        page, _ = _write(tmp_path, [*CODES] * 2, {**REAL, "synthetic": True})
+        page, _ = _write(tmp_path, _table([*CODES] * 2), {**REAL, "synthetic": True})
         assert "<title>leuko_tf: evaluation on synthetic images</title>" in page.source
         assert "30 synthetic images" in page.text
         assert "they say nothing about real blood smears" in page.text
-        assert page.text.count("(synthetic images)") == 2
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.source)
+        assert len(captions) == 8
+        assert all(caption.startswith("SYNTHETIC images. ") for caption in captions)
+
+    def test_synthetic_images_are_not_set_against_the_published_network(self, tmp_path):
+        page, metrics = _write(tmp_path, _table([*CODES] * 2), {**REAL, "synthetic": True})
+        assert "no comparison is meant" in page.text
+        assert "▲" not in page.text
+        assert "▼" not in page.text
+        assert metrics["examiners_from"] is None
+        assert "re-annotation 1" not in page.text
 
     def test_real_images_are_not_called_synthetic(self, page):
         text = page.text.replace("synthetic False", "")
         assert "synthetic" not in text.lower()
-        assert "1,200 images, fold_2. Research use only" in text
+        assert "1,200 images, fold 2. Research use only" in text
 
     def test_every_fact_of_the_source_is_shown(self, page):
         for key, value in REAL.items():
             assert f"{key} {value}" in page.text
 
     def test_a_table_that_does_not_tell_its_source_has_a_report_that_says_so(self, tmp_path):
-        page, _ = _write(tmp_path, [*CODES], {})
+        page, _ = _write(tmp_path, _table([*CODES]), {})
         assert "the table of predictions does not tell" in page.text
         assert "held out" not in page.text.lower()
 
@@ -154,11 +231,27 @@ class TestSource:
             (True, "held out from the training", "Not held out."),
             (False, "Not held out.", "held out from the training"),
         ):
-            page, _ = _write(tmp_path, [*CODES], {**REAL, "held_out": held_out})
+            page, _ = _write(tmp_path, _table([*CODES]), {**REAL, "held_out": held_out})
             assert said in page.text
             assert not_said not in page.text
 
-    def test_text_of_the_source_is_escaped(self, tmp_path):
+    def test_the_training_is_told_with_command_versions_and_configuration(self, full):
+        page, _ = full
+        for words in (TRAINING["command"], "tensorflow 2.21.0", "0123456789abcdef"):
+            assert words in page.text
+        assert "input_size: 400" in page.text
+        assert "23,112,975 parameters" in page.text
+
+    def test_the_command_that_made_it_is_told(self, tmp_path):
+        write_predictions(_table([*CODES]), REAL, tmp_path / "p.parquet")
+        arguments = ["--predictions", str(tmp_path / "p.parquet"), "--out", str(tmp_path / "o")]
+        command = ["-m", "leuko_tf.evaluate", *arguments, "--bootstrap", "0"]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        text = Page(tmp_path / "o" / "report.html").text
+        assert f"this report by python {' '.join(command)}" in text
+        assert "with leuko_tf" in text
+
+    def test_text_of_the_source_is_escaped_in_page_and_card(self, tmp_path):
         source = {
             "synthetic": False,
             "dataset": "<script>alert(1)</script>",
@@ -166,69 +259,254 @@ class TestSource:
             "<i>key</i>": '"><img src=x>',
             "model": "runs/Zürich/最.keras",
         }
-        page, _ = _write(tmp_path, [*CODES], source)
+        page, _ = _write(tmp_path, _table([*CODES]), source)
         assert not {"script", "img", "i"} & {tag for tag, _ in page.tags}
         for value in ("<script>alert(1)</script>", '<i>key</i> "><img src=x>', "Zürich/最"):
             assert value in page.text
 
 
 class TestFigures:
-    def test_headline_figures_are_those_of_the_metrics(self, page, metrics):
-        for key, name in {
+    def test_headline_figures_have_their_intervals_and_the_published_ones_beside(
+        self, page, metrics
+    ):
+        overall, intervals = metrics["pooled"]["overall"], metrics["intervals"]["overall"]
+        published = published_figures()["network"]["overall"]
+        for key, title in {
             "accuracy": "accuracy",
             "balanced_accuracy": "balanced accuracy",
             "macro_f1": "macro F1",
-            "weighted_f1": "weighted F1",
             "cohen_kappa": "Cohen's kappa",
         }.items():
-            assert f" {_shown(metrics[key])} {name} " in page.text
+            row = page.row(title)
+            assert row[1].lstrip("▲▼ ") == _shown(overall[key], 4)
+            assert row[2] == " to ".join(_shown(end, 4) for end in intervals[key])
+            assert row[3] == f"{published[key]['mean']:.4f} ± {published[key]['sd']:.4f}"
+        auc = metrics["pooled"]["questions"]["blast"]
+        assert page.row("ROC AUC, blast")[1].lstrip("▲▼ ") == _shown(auc["roc_auc"], 4)
+        assert page.row("ROC AUC, blast")[2] == " to ".join(
+            _shown(end, 4) for end in auc["roc_auc_interval"]
+        )
+
+    def test_several_folds_have_their_mean_and_deviation(self, full):
+        page, metrics = full
+        row = page.row("macro F1")
+        mean, sd = (metrics[name]["overall"]["macro_f1"] for name in ("mean", "sd"))
+        assert row[3:5] == [_shown(mean, 4), _shown(sd, 4)]
+
+    def test_figures_that_differ_from_the_published_are_marked(self, page, metrics):
+        published = published_figures()["network"]["overall"]["accuracy"]["pooled"]
+        low, high = metrics["intervals"]["overall"]["accuracy"]
+        assert high < published or low > published  # the made-up table is far off
+        assert page.row("accuracy")[1][0] == ("▼" if high < published else "▲")
 
     def test_all_15_classes_have_their_figures_in_lineage_order(self, page, metrics):
-        rows = [row for row in page.rows if row[0] in CODES]
+        rows = [row for row in page.rows if len(row) == 9 and row[0] in CODES]
         assert [row[0] for row in rows] == list(LINEAGE_ORDER)
-        for code, *cells in rows:
-            figures = metrics["classes"][code]
-            shown = [_shown(figures[name]) for name in ("precision", "sensitivity", "f1")]
-            assert cells == [BY_CODE[code].name, str(figures["images"]), *shown]
+        published = published_figures()["network"]["classes"]
+        for code, name, images, *cells in rows:
+            figures = metrics["pooled"]["classes"][code]
+            assert (name, images) == (BY_CODE[code].name, str(figures["images"]))
+            for k, key in enumerate(("precision", "sensitivity")):
+                own, reference = cells[2 * k : 2 * k + 2]
+                assert own.lstrip("▲▼ ").split()[0] == _shown(figures[key])
+                expected = published[code][key]
+                assert reference == f"{expected['mean']:.3f} ± {expected['sd']:.3f}"
+            assert cells[4:] == [_shown(figures["specificity"]), _shown(figures["f1"])]
 
     def test_every_operating_point_has_its_figures(self, page, metrics):
-        points = [at for q in metrics["questions"].values() for at in q["operating_points"]]
-        names = {at["at"] for at in points}
-        rows = [row for row in page.rows if len(row) == 9 and row[4] in names]
-        names = ("threshold", "sensitivity", "specificity", "precision")
-        expected = [[at["at"], *(_shown(at[name]) for name in names)] for at in points]
-        assert [row[4:] for row in rows] == expected
-        first = [row[:4] for row in rows if row[0]]
-        for row, question in zip(first, metrics["questions"].values(), strict=True):
-            counts = [str(question["positives"]), str(question["negatives"])]
-            assert row[1:] == [*counts, _shown(question["roc_auc"])]
+        for name, figures in metrics["pooled"]["questions"].items():
+            for at, point in figures["operating_points"].items():
+                shown = [_shown(point[k]) for k in ("threshold", "sensitivity", "specificity")]
+                rows = [[c.split()[0] for c in r[1:4]] for r in page.rows if r and r[0] == at]
+                assert shown in rows, (name, at)
 
-    def test_the_confusion_matrix_names_every_class_and_prints_its_counts(self, page, metrics):
-        svg = re.findall(r"<svg.*?</svg>", page.source, re.DOTALL)[0]
-        shown = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-        counts = np.array(metrics["confusion_matrix"]["rows_are_labels"])
-        for code, images in zip(CODES, counts.sum(axis=1), strict=True):
-            assert {code, f"{code} ({images})"} <= set(shown)
-        order = [CODES.index(code) for code in LINEAGE_ORDER]
+    def test_the_confusion_matrix_prints_shares_of_the_rows_in_lineage_order(self, page, metrics):
+        shown = re.findall(r"<text[^>]*>([^<]*)</text>", page.svg("Confusion matrix"))
+        counts = np.array(metrics["pooled"]["confusion_matrix"]["rows_are_labels"])
         assert [piece for piece in shown if piece in CODES] == list(LINEAGE_ORDER)
-        # Drawn row by row.
+        order = [CODES.index(code) for code in LINEAGE_ORDER]
         ordered = counts[np.ix_(order, order)]
-        assert [int(piece) for piece in shown if piece.isdigit()] == ordered[ordered > 0].tolist()
+        images = ordered.sum(axis=1)
+        labels = [f"{c} ({n})" for c, n in zip(LINEAGE_ORDER, images, strict=True)]
+        assert [piece for piece in shown if piece in labels] == labels
+        shares = ordered / images[:, None]
+        expected = [f"{100 * share:.0f}" for share in shares[shares >= 0.005]]
+        numbers = [piece for piece in shown if piece.isdigit()]
+        assert numbers[: len(expected)] == expected  # the colour bar's come after
 
-    def test_the_curves_print_their_areas(self, page, metrics):
-        svg = re.findall(r"<svg.*?</svg>", page.source, re.DOTALL)[1]
-        for question in metrics["questions"].values():
-            assert f"AUC {question['roc_auc']:.4f}" in svg
+    def test_the_curves_show_the_examiners(self, page, full):
+        assert "re-annotation 2, UNC left out" in page.svg("ROC curve, blast")
+        assert "published, of 1,905 images" in page.text
+        own, metrics = full
+        assert metrics["examiners_from"] == "these images"
+        assert "re-annotation 1" in own.svg("ROC curve, atypical")
+        assert "a network of theirs" in own.svg("ROC curve, blast")
+        assert "operating points, on these images" in own.text
 
-    def test_the_limits_are_stated(self, page):
+    def test_every_class_keeps_its_colour(self, page):
+        """In tables as swatches, in the plot of the classes as points."""
+        drawing = page.svg("Precision and sensitivity of the 15 classes")
+        for cell_class in BY_CODE.values():
+            assert f"background: {cell_class.colour}" in page.source
+            assert f"fill: {cell_class.colour}" in drawing
+
+    def test_the_limits_are_stated_in_page_and_card(self, page):
         assert len(LIMITS) == 5
-        assert all(limit in page.text for limit in LIMITS)
+        assert all(page.text.count(limit) == 2 for limit in LIMITS)
         for words in ("Research use only", "split by patient", "stain", "11 to 26 images"):
             assert words in page.text
 
-    def test_undefined_figures_are_dashes_and_never_nan(self, tmp_path):
-        page, _ = _write(tmp_path, ["MYO"] * 3, REAL)
-        (absent,) = [row for row in page.rows if row[0] == "LYT"]
-        assert absent == ["LYT", "Lymphocyte (typical)", "0", "-", "-", "-"]
-        assert page.text.count("not defined: the images are all of one kind") == 3
-        assert not re.search(r"\b(nan|None)\b", page.text, re.IGNORECASE)
+    def test_without_bootstrap_there_are_no_intervals_but_delongs(self, tmp_path):
+        page, _ = _write(tmp_path, _table([*CODES] * 4), REAL, replicates=0)
+        assert page.row("accuracy")[2] == "-"
+        assert " to " in page.row("ROC AUC, blast")[2]
+
+    @pytest.mark.parametrize(
+        "labels",
+        [["NGS"], ["NGS"] * 5, ["NGS", "MYO"], ["MYO", "MOB"] * 3],
+        ids=["one image", "one class", "two images", "blasts alone"],
+    )
+    def test_undefined_figures_are_dashes_and_never_nan(self, labels, tmp_path):
+        page, _ = _write(tmp_path, _table(labels), REAL)
+        assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text, re.IGNORECASE)
+        assert page.row("EOS")[3].startswith("-")
+
+
+class TestExaminers:
+    def test_network_and_examiners_are_compared_on_the_same_images(self, full):
+        page, metrics = full
+        network = metrics["examiners"]["network"]
+        row = page.row("this network")
+        assert row[1] == "300"
+        assert row[2].split()[0] == _shown(network["agreement"]["label_network"]["agreement"])
+        own = page.row("re-annotation 1")
+        expected = metrics["examiners"]["classes"]["label_reannotation_1"]["all"]
+        assert own[2].split()[0] == _shown(expected["agreement"])
+        assert own[3].split()[0] == _shown(expected["kappa"])
+
+    def test_disputes_are_listed_with_the_networks_answer(self, full):
+        page, metrics = full
+        disputes = metrics["examiners"]["disputes"]["images"]
+        assert disputes
+        assert f"On {disputes} of 300 re-annotated images" in page.text
+        listed = [row for row in page.rows if len(row) == 5 and row[2] == "EOS"]
+        assert len(listed) == min(disputes, 20)
+        csv = pd.read_csv(page.file.parent / "disputes.csv")
+        assert len(csv) == disputes
+        assert [row[0] for row in listed] == csv["id"][: len(listed)].tolist()
+
+    def test_without_re_annotated_images_the_published_ones_stand_there(self, page):
+        assert "the published re-annotations of 1,905 images" in page.text
+        assert page.row("re-annotation 2")[1:4] == ["1,905", "0.803", "0.747"]
+
+
+class TestMistakes:
+    def test_the_surest_come_first_with_their_pictures(self, full):
+        page, _ = full
+        pictures = [a for tag, a in page.tags if tag == "img"]
+        rows = surest(_table([*CODES] * 60, folds=5))
+        assert [a["alt"].split(",")[0] for a in pictures] == [f"Cell {i}" for i in rows["id"]]
+        assert all(a["src"].startswith("data:image/png;base64,") for a in pictures)
+
+    def test_without_pictures_they_are_a_table(self, page):
+        rows = surest(_table([*CODES] * 80))
+        listed = [row[0] for row in page.rows if row and row[0] in {*rows["id"]}]
+        assert listed == rows["id"].tolist()
+        assert "The images are not at hand" in page.text
+
+    def test_a_network_that_is_always_right_has_none(self, tmp_path):
+        table = _table([*CODES])
+        table[PROBABILITIES] = np.eye(15)
+        page, _ = _write(tmp_path, table, REAL)
+        assert "Every answer is right." in page.text
+
+
+class TestComparisons:
+    def test_paired_figures_have_differences_intervals_and_delongs_p(self, full):
+        page, metrics = full
+        paired = metrics["comparisons"]["a network of theirs"]["paired"]
+        (row,) = [r for r in page.rows if len(r) == 6 and r[0] == "ROC AUC, blast"]
+        test = paired["delong"]["blast"]
+        assert row[3].lstrip("▲▼ ") == f"{test['difference']:+.4f}"
+        assert row[4] == " to ".join(_shown(end, 4) for end in test["interval"])
+        assert row[5] == ("< 0.001" if test["p_value"] < 0.001 else _shown(test["p_value"]))
+        (row,) = [r for r in page.rows if len(r) == 6 and r[0] == "accuracy"]
+        interval = paired["differences"]["overall"]["accuracy"]
+        assert row[4] == " to ".join(_shown(end, 4) for end in interval)
+
+
+class TestModelCard:
+    def test_it_has_the_sections_of_mitchell_et_al_in_order(self, full):
+        page, _ = full
+        card = (page.file.parent / "model_card.md").read_text()
+        assert re.findall(r"^## (.*)$", card, re.M) == [
+            "Model details", "Intended use", "Factors", "Metrics", "Evaluation data",
+            "Training data", "Quantitative analyses", "Ethical considerations",
+            "Caveats and recommendations",
+        ]  # fmt: skip
+
+    def test_its_figures_have_slices_and_intervals(self, full):
+        page, metrics = full
+        card = (page.file.parent / "model_card.md").read_text()
+        accuracy = metrics["pooled"]["overall"]["accuracy"]
+        low, high = metrics["intervals"]["overall"]["accuracy"]
+        assert f"| accuracy | {accuracy:.4f} | {low:.4f} to {high:.4f} |" in card
+        for code in CODES:
+            sensitivity = metrics["pooled"]["classes"][code]["sensitivity"]
+            low, high = metrics["intervals"]["classes"][code]["sensitivity"]
+            assert re.search(
+                rf"^\| {code} \|.*\| {sensitivity:.3f} \({low:.3f} to {high:.3f}\)", card, re.M
+            )
+
+    def test_it_says_synthetic_where_it_is(self, tmp_path):
+        page, _ = _write(tmp_path, _table([*CODES] * 2), {**REAL, "synthetic": True})
+        card = (page.file.parent / "model_card.md").read_text()
+        assert "Synthetic images" in card
+        assert ", SYNTHETIC" in card
+
+
+@pytest.fixture(scope="module", params=["full", "published", "demo"])
+def report(request, tmp_path_factory) -> Path:
+    if request.param == "full":
+        return request.getfixturevalue("full")[0].file
+    out = tmp_path_factory.mktemp(request.param)
+    if request.param == "published":
+        shared = request.getfixturevalue("shared")
+        evaluate(shared / "data/published_network/heldout_outputs.npz", out, replicates=20)
+    else:
+        workdir = request.getfixturevalue("workdir")
+        command = ["-m", "leuko_tf.evaluate", "--model", workdir / "best.keras", "--out", out]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    return out / "report.html"
+
+
+@pytest.fixture(scope="module")
+def views(report: Path) -> list[dict[str, Any]]:
+    return browser.look_at(report)
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason="no Chromium is installed")
+class TestInABrowser:
+    def test_nothing_overflows_the_page_at_any_width(self, views):
+        assert [view["width"] for view in views] == list(browser.WIDTHS)
+        for view in views:
+            assert view["scrollWidth"] <= view["width"], view
+            assert view["beyond"] == []
+
+    def test_on_a_desk_every_table_is_seen_whole(self, views):
+        assert views[-1]["wideTables"] == []
+
+    def test_every_figure_and_picture_is_drawn(self, views, report):
+        pictures = report.read_text().count("<img ")
+        for view in views:
+            assert len(view["figures"]) == 8
+            assert all(width > 250 and height > 150 for width, height in view["figures"])
+            assert view["images"] == [400] * pictures
+
+    def test_no_text_of_a_figure_is_cut_off(self, views):
+        assert [view["cut"] for view in views] == [[]] * len(views)
+
+    def test_it_prints_to_a_few_pages(self, report, tmp_path):
+        browser.printed(report, tmp_path / "report.pdf")
+        pages = (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n")
+        assert 5 <= pages <= 20

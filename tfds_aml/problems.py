@@ -12,10 +12,16 @@ class BadDownloadError(ValueError):
 
 
 class Problems:
-    """Collects what is wrong with a download, then raises one error for all of it."""
+    """Collects what is wrong with a download, then raises one error for all of it.
 
-    def __init__(self, folder: Path):
+    Args:
+      folder: the download, or a file of it.
+      use: what it cannot be because of the problems.
+    """
+
+    def __init__(self, folder: Path, use: str = "built"):
         self._folder = folder
+        self._use = use
         self._where_by_kind: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, where: str) -> None:
@@ -32,7 +38,8 @@ class Problems:
         count = sum(len(where) for where in self._where_by_kind.values())
         if not count:
             return
-        lines = [f"{self._folder} cannot be built: {count:,} problem{'s' if count > 1 else ''}."]
+        plural = "s" if count > 1 else ""
+        lines = [f"{self._folder} cannot be {self._use}: {count:,} problem{plural}."]
         for kind, where in self._where_by_kind.items():
             lines.append(f"- {len(where):,} x {kind}")
             lines.extend(f"    {w}" for w in where[:NAMED_PER_KIND])

@@ -15,7 +15,7 @@ import numpy as np
 
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.metrics.answers import two_most_probable
-from leuko_tf.metrics.calibration import BINS, SMALLEST, bin_of
+from leuko_tf.metrics.calibration import BINS, bin_of, log_losses
 from leuko_tf.metrics.questions import question_score
 
 REPLICATES = 2000
@@ -109,15 +109,14 @@ class _WeightedFigures:
     """The figures as functions of the images' weights; what does not depend on them is kept."""
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
-        scores = scores / scores.sum(axis=1, keepdims=True)
-        answers, confidence = scores.argmax(axis=1), scores.max(axis=1)
+        shares = scores / scores.sum(axis=1, keepdims=True)  # as `calibration` has them
+        answers, confidence = scores.argmax(axis=1), shares.max(axis=1)
         classes, rows = len(CODES), np.arange(len(labels))
         self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
-        of_label = np.maximum(scores[rows, labels], SMALLEST)
         self._averaged = {
             ("overall", "top2_accuracy"): (labels[:, None] == two_most_probable(scores)).any(1),
-            ("calibration", "brier"): ((scores - np.eye(classes)[labels]) ** 2).sum(axis=1),
-            ("calibration", "log_loss"): -np.log(of_label),
+            ("calibration", "brier"): ((shares - np.eye(classes)[labels]) ** 2).sum(axis=1),
+            ("calibration", "log_loss"): log_losses(labels, shares),
         }
         self._gaps = np.zeros((len(labels), BINS), np.float32)
         self._gaps[rows, bin_of(confidence)] = (answers == labels) - confidence

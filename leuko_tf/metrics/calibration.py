@@ -28,7 +28,7 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     confidence = scores.max(axis=1)
     right = scores.argmax(axis=1) == labels
     which = bin_of(confidence)
-    bins = []
+    bins: list[dict[str, Any]] = []
     for i in range(BINS):
         inside = which == i
         images = int(inside.sum())
@@ -48,7 +48,7 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
             / len(labels)
         ),
         "brier": float(sk.brier_score_loss(labels, scores, labels=classes)),
-        "log_loss": float(sk.log_loss(labels, np.maximum(scores, SMALLEST), labels=classes)),
+        "log_loss": float(log_losses(labels, scores).mean()),
         "bins": bins,
     }
 
@@ -56,6 +56,15 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
 def bin_of(confidence: np.ndarray) -> np.ndarray:
     """Int array [n], each confidence's bin, 0 to 14; an edge belongs to the bin below it."""
     return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+
+
+def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Each image's loss [n] in nats: minus the logarithm of the right class's probability.
+
+    Not scikit-learn's, which calls a probability at least 2e-16: wrong answers that are surer than
+    that exist, and a temperature is to feel how sure.
+    """
+    return -np.log(np.maximum(scores[np.arange(len(labels)), labels], SMALLEST))
 
 
 def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -71,8 +80,7 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     logits = np.log(np.maximum(scores, SMALLEST))
 
     def log_loss(log_temperature: float) -> float:
-        shares = _softmax(logits / np.exp(log_temperature))
-        return -np.log(np.maximum(shares[np.arange(len(labels)), labels], SMALLEST)).mean()
+        return log_losses(labels, _softmax(logits / np.exp(log_temperature))).mean()
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(log_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 LEVEL = 0.95
+NO_VARIANCE = 1e-24  # of AUCs; rounding leaves no exact zero
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ def delong_interval(positive: np.ndarray, score: np.ndarray) -> list[float] | No
       [lower, upper], or None with fewer than two positives or two negatives. Where the score
       separates the two kinds completely, the variance and so the interval's width is 0.
     """
-    aucs, covariance = _aucs_and_covariance(positive, score[None])
-    if covariance is None:
+    of_positives, of_negatives = _ordered_right(positive, score)
+    variance = _variance_of_mean(of_positives, of_negatives)
+    if variance is None:
         return None
-    half = norm.ppf((1 + LEVEL) / 2) * np.sqrt(covariance[0, 0])
-    return [float(max(aucs[0] - half, 0)), float(min(aucs[0] + half, 1))]
+    auc, half = of_positives.mean(), norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance)
+    return [float(max(auc - half, 0)), float(min(auc + half, 1))]
 
 
 def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> PairedTest:
@@ -57,13 +59,15 @@ def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> P
       score: float array [n].
       other: float array [n].
     """
-    aucs, covariance = _aucs_and_covariance(positive, np.stack([score, other]))
-    difference = aucs[0] - aucs[1]
-    auc, other_auc = (float(a) for a in aucs)
-    if covariance is None:
+    one, two = _ordered_right(positive, score), _ordered_right(positive, other)
+    auc, other_auc = float(one[0].mean()), float(two[0].mean())
+    difference = auc - other_auc
+    # The sum of both variances less twice the covariance would be the same but for its rounding,
+    # which takes no variance for a little.
+    variance = _variance_of_mean(one[0] - two[0], one[1] - two[1])
+    if variance is None:
         return PairedTest(auc, other_auc, None, None)
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    if variance < 1e-18:  # rounding leaves no exact zero
+    if variance < NO_VARIANCE:
         same = abs(difference) < 1e-12
         return PairedTest(auc, other_auc, (0.0, 0.0) if same else None, 1.0 if same else None)
     error = np.sqrt(variance)
@@ -73,17 +77,24 @@ def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> P
     return PairedTest(auc, other_auc, interval, float(p_value))
 
 
-def _aucs_and_covariance(
-    positive: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """AUCs [k] of scores [k, n], and their covariance [k, k] where it is defined."""
-    positives, negatives = scores[:, positive], scores[:, ~positive]
-    m, n = positives.shape[1], negatives.shape[1]
-    ranks = rankdata(np.concatenate([positives, negatives], axis=1), axis=1)
-    # The share of the other kind that each image is ordered right with, ties counting half.
-    of_positives = (ranks[:, :m] - rankdata(positives, axis=1)) / n
-    of_negatives = 1 - (ranks[:, m:] - rankdata(negatives, axis=1)) / m
-    aucs = of_positives.mean(axis=1)
+def _ordered_right(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of the other kind that each image is ordered right with, ties counting half.
+
+    Of the positives [m] and of the negatives [n]: DeLong's structural components. The mean of
+    either is the AUC.
+    """
+    positives, negatives = score[positive], score[~positive]
+    m, n = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    return (
+        (ranks[:m] - rankdata(positives)) / n,
+        1 - (ranks[m:] - rankdata(negatives)) / m,
+    )
+
+
+def _variance_of_mean(of_positives: np.ndarray, of_negatives: np.ndarray) -> float | None:
+    """Variance of an AUC, or of a difference; None with fewer than two images of a kind."""
+    m, n = len(of_positives), len(of_negatives)
     if min(m, n) < 2:
-        return aucs, None
-    return aucs, np.atleast_2d(np.cov(of_positives) / m + np.cov(of_negatives) / n)
+        return None
+    return float(of_positives.var(ddof=1) / m + of_negatives.var(ddof=1) / n)

@@ -30,7 +30,7 @@ class Headline:
       interval: [lower, upper] or None. 95 %, DeLong's for an AUC, else bootstrap.
       mean: float or None. Over the folds; None with a single one.
       sd: float or None. Population's, over the folds.
-      published: dict or None. `mean` and maybe `sd` of the published network.
+      published: dict or None. `mean`, `sd` and `pooled` of the published network.
     """
 
     title: str

@@ -11,6 +11,7 @@ from leuko_tf.metrics.delong import delong_interval
 
 # Specificities at which the sensitivity is told besides threshold 0.5.
 SPECIFICITIES = (0.90, 0.95, 0.99)
+ROUNDING = 1e-12  # 1 - 2/11 comes out below 9/11, and yet it reaches it
 
 
 def question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
@@ -84,10 +85,10 @@ def binary_question(
                 "sensitivity": at["sensitivity"],
                 "specificity": at["specificity"],
                 "sensitivity_at_specificity": float(
-                    true_positive[specificity >= at["specificity"]].max()
+                    true_positive[specificity >= at["specificity"] - ROUNDING].max()
                 ),
                 "specificity_at_sensitivity": float(
-                    specificity[true_positive >= at["sensitivity"]].max()
+                    specificity[true_positive >= at["sensitivity"] - ROUNDING].max()
                 ),
             }
             for name, at in (examiners or {}).items()
@@ -106,7 +107,7 @@ def operating_point(positive: np.ndarray, called: np.ndarray) -> dict[str, float
       Floats, 0 to 1; precision is 0 where nothing is called positive.
     """
     return {
-        "sensitivity": float(sk.recall_score(positive, called)),
-        "specificity": float(sk.recall_score(~positive, ~called)),
-        "precision": float(sk.precision_score(positive, called, zero_division=0)),
+        "sensitivity": float(called[positive].mean()),
+        "specificity": float((~called)[~positive].mean()),
+        "precision": float(positive[called].mean()) if called.any() else 0.0,
     }

@@ -1,5 +1,36 @@
-"""The model card."""
+"""The model card: the evaluation in short, in the order of Mitchell et al. 2019.
+
+Mitchell et al., "Model cards for model reporting", FAT* 2019, arXiv 1810.03993.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from leuko_tf.cli import written_aside
+from leuko_tf.metrics.headline import headlines
+from leuko_tf.report.rows import class_rows
+from leuko_tf.report.text import environment, limits
 
 
-def write_model_card(metrics, path):
-    path.write_text("card")
+def model_card(metrics: dict[str, Any]) -> str:
+    """Markdown text.
+
+    Args:
+      metrics: what `leuko_tf.evaluate.evaluate` computed.
+    """
+    source = metrics["source"]
+    template = environment(autoescape=False).get_template("model_card.md.j2")
+    return template.render(
+        metrics=metrics,
+        source=source,
+        training=source.get("training"),
+        headlines=headlines(metrics),
+        classes=class_rows(metrics),
+        limits=limits(source),
+    )
+
+
+def write_model_card(metrics: dict[str, Any], path: Path) -> None:
+    """Writes the card as Markdown."""
+    with written_aside(path) as aside:
+        aside.write_text(model_card(metrics), encoding="utf-8")

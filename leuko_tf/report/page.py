@@ -1,27 +1,121 @@
 """Fills the report's page from metrics and predictions."""
 
+import base64
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import yaml
+from markdown_it import MarkdownIt
 
-import leuko_tf
-from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
-from leuko_tf.cli import written_aside
+from leuko_tf.classes import BY_CODE
+from leuko_tf.cli import command_line, written_aside
+from leuko_tf.metrics.headline import PLACES, at, headlines
+from leuko_tf.mistakes import Mistake
 from leuko_tf.report import plots
-
-# To be stated wherever results are shown.
-LIMITS = (
-    "Research use only: nothing here is a diagnosis, and a cell's class is not a patient's.",
-    "No split by patient is possible: images of one patient lie in several folds, so the figures "
-    "are optimistic for new patients.",
-    "Blasts come from patients and normal cells mostly from controls: stain and background can "
-    "give the class away.",
-    "The labels are one examiner's; the re-annotators disagree with 15 to 20 % of them.",
-    "Classes of 11 to 26 images make averages over classes swing.",
+from leuko_tf.report.card import model_card
+from leuko_tf.report.rows import (
+    class_rows,
+    comparable,
+    examiner_points,
+    examiner_rows,
+    headline_mark,
+    matched_rows,
+    paired_rows,
 )
+from leuko_tf.report.text import environment, limits
+
+SHOWN_DISPUTES = 20
+IN_SOURCE = ("training", "remark")  # told elsewhere on the page
 
 
-def write_report(table, metrics, disputed, surest, path):
-    path.write_text("report")
+def write_report(
+    tables: Mapping[str, pd.DataFrame],
+    metrics: dict[str, Any],
+    disputed: pd.DataFrame,
+    surest: list[Mistake],
+    path: Path,
+) -> None:
+    """Writes one HTML file that needs no network and no other file.
+
+    Args:
+      tables: checked predictions by the network's name, this one's first.
+      metrics: what `leuko_tf.evaluate.evaluate` computed.
+      disputed: see `leuko_tf.examiners.disputes`.
+      surest: see `leuko_tf.mistakes.described`.
+      path: file to write.
+    """
+    source = metrics["source"]
+    template = environment(autoescape=True).get_template("report.html.j2")
+    page = template.render(
+        metrics=metrics,
+        source={key: value for key, value in source.items() if key not in IN_SOURCE},
+        synthetic=bool(source.get("synthetic")),
+        comparable=comparable(source),
+        headlines=[(h, headline_mark(h, source)) for h in headlines(metrics)],
+        classes=class_rows(metrics),
+        examiners=examiner_rows(metrics, plots.EXAMINER_NAMES),
+        matched=matched_rows(metrics),
+        names=plots.EXAMINER_NAMES,
+        question_names=plots.QUESTION_NAMES,
+        figures=_figures(tables, metrics),
+        mistakes=[(mistake, _data_uri(mistake.picture)) for mistake in surest],
+        by_code=BY_CODE,
+        disputed=disputed.head(SHOWN_DISPUTES).to_dict("records"),
+        disputes=len(disputed),
+        limits=limits(source),
+        card=_as_html(model_card(metrics)),
+        training=source.get("training"),
+        others={
+            name: {title: at(comparison["other"], place) for title, place in PLACES.items()}
+            for name, comparison in metrics["comparisons"].items()
+        },
+        paired={
+            name: paired_rows(comparison["paired"])
+            for name, comparison in metrics["comparisons"].items()
+            if comparison["paired"]
+        },
+        versions={"leuko_tf": metrics["leuko_tf"]}
+        | {name: version(name) for name in ("scikit-learn", "numpy", "pandas")},
+        configuration=_as_yaml((source.get("training") or {}).get("configuration")),
+        command=command_line(),
+    )
+    with written_aside(path) as aside:
+        aside.write_text(page, encoding="utf-8")
+
+
+def _figures(tables: Mapping[str, pd.DataFrame], metrics: dict[str, Any]) -> dict[str, str | None]:
+    """SVG text by name; None where the images do not define the plot."""
+    points = examiner_points(metrics)
+    figures: dict[str, str | None] = {
+        "classes": plots.classes(metrics, with_published=comparable(metrics["source"])),
+        "confusion_matrix": plots.confusion_matrix(metrics),
+        "reliability": plots.reliability(metrics),
+        "coverage": plots.coverage(metrics),
+    }
+    for name in ("blast", "atypical"):
+        figures[f"roc_{name}"] = plots.roc(name, tables, metrics, points.get(name, {}))
+        figures[f"precision_recall_{name}"] = plots.precision_recall(name, tables, metrics)
+    return figures
+
+
+def _data_uri(picture: Path | None) -> str | None:
+    if picture is None:
+        return None
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
+def _as_html(markdown: str) -> str:
+    """HTML of the card as a section of the page; what looks like HTML in it stays text."""
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    html = re.sub(r"(</?h)(\d)>", lambda tag: f"{tag[1]}{int(tag[2]) + 1}>", html)
+    return html.replace("<table>", '<div class="scroll"><table>').replace(
+        "</table>", "</table></div>"
+    )
+
+
+def _as_yaml(configuration: dict[str, Any] | None) -> str | None:
+    return yaml.safe_dump(configuration, sort_keys=False) if configuration else None

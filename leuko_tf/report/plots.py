@@ -1,81 +1,296 @@
-"""Plots of the report, as SVG text to put into the page."""
+"""Plots of the report, as SVG text to put into the page.
+
+One colour a class and one order of classes everywhere: those of `leuko_tf.classes`.
+"""
 
 import io
+import re
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from leuko_tf.classes import CODES, INDEX, LINEAGE_ORDER, QUESTIONS
-from leuko_tf.metrics import question_score
+from leuko_tf.classes import BY_CODE, CODES, INDEX, LINEAGE_ORDER, QUESTIONS
+from leuko_tf.metrics.headline import at
+from leuko_tf.metrics.questions import question_score
 from leuko_tf.predictions import probabilities
+from leuko_tf.published import published_figures
 
-QUESTION_COLOURS = {"blast": "#d62728", "atypical": "#9467bd", "atypical_without_pmb": "#7f7f7f"}
+NETWORK = "#1f4e79"
+FOLD = "#9db8d2"
+REFERENCE = "#8a8a8a"
+EXAMINERS = {"reannotation_1": ("#d95f02", "s"), "reannotation_2": ("#7b3294", "^")}
+EXAMINER_NAMES = {"reannotation_1": "re-annotation 1", "reannotation_2": "re-annotation 2"}
+OTHERS = ("#1b9e77", "#e7298a", "#666633", "#00868b")
 QUESTION_NAMES = {
     "blast": "blast (MYO, MOB)",
     "atypical": "atypical (eight classes)",
-    "atypical_without_pmb": "atypical without PMB",
+    "atypical_without_pmb": "atypical without PMB (seven classes)",
 }
+# Below this AUC a curve is drawn in full; above it, only the corner where it differs from others.
+ZOOMED_FROM = 0.97
+
+# A table of predictions by the name of its network; the report's own comes first.
+Tables = Mapping[str, pd.DataFrame]
 
 
 def confusion_matrix(metrics: dict[str, Any]) -> str:
-    """Confusion matrix as SVG: colour by share of the row, counts as text, lineage order."""
-    counts = np.array(metrics["confusion_matrix"]["rows_are_labels"])
+    """Row-normalised confusion matrix: colour and number are the share of the label's images."""
+    counts = np.array(metrics["pooled"]["confusion_matrix"]["rows_are_labels"])
     order = [INDEX[code] for code in LINEAGE_ORDER]
     counts = counts[np.ix_(order, order)]
     images = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(images, 1)
 
-    figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+    figure = Figure(figsize=(6.8, 6.0), layout="constrained")
     axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(counts > 0):
+    picture = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.argwhere(shares >= 0.005):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(
-            column, row, counts[row, column], ha="center", va="center", fontsize=8, color=colour
-        )
+        text = f"{100 * shares[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(CODES)), LINEAGE_ORDER, rotation=90)
-    axes.set_yticks(
-        range(len(CODES)), [f"{c} ({n})" for c, n in zip(LINEAGE_ORDER, images[:, 0], strict=True)]
-    )
-    axes.set_xlabel("network")
+    labels = [f"{c} ({n:,})" for c, n in zip(LINEAGE_ORDER, images[:, 0], strict=True)]
+    axes.set_yticks(range(len(CODES)), labels)
+    axes.set_xticks(np.arange(len(CODES) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(CODES) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("answer of the network")
     axes.set_ylabel("label (images)")
-    figure.colorbar(picture, label="share of the label's images", shrink=0.8)
-    return _svg(figure)
+    figure.colorbar(picture, label="% of the label's images", shrink=0.7, aspect=30)
+    return _svg(figure, "Confusion matrix, each row as shares of its label's images")
 
 
-def roc_curves(table: pd.DataFrame, metrics: dict[str, Any]) -> str:
-    """ROC curves of the binary questions as SVG; a question without both kinds is left out."""
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+def classes(metrics: dict[str, Any], with_published: bool) -> str:
+    """Precision and sensitivity of each class with intervals; the published network's beside."""
+    published = published_figures()["network"]["classes"]
+    above, below = (-0.14, 0.2) if with_published else (0, 0)
+    figure = Figure(figsize=(6.8, 5.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("precision", "sensitivity"), strict=True):
+        for row, code in enumerate(LINEAGE_ORDER):
+            value = metrics["pooled"]["classes"][code][name]
+            if with_published:
+                mean, sd = (published[code][name][k] for k in ("mean", "sd"))
+                low, high = max(mean - sd, 0), min(mean + sd, 1)
+                axes.plot([low, high], [row + below] * 2, color=REFERENCE, linewidth=1.2)
+                axes.plot(mean, row + below, "D", color="white", mec=REFERENCE, ms=4.5)
+            if value is None:
+                continue
+            colour = BY_CODE[code].colour
+            interval = at(metrics["intervals"], ("classes", code, name))
+            if interval:
+                axes.plot(interval, [row + above] * 2, color=colour, linewidth=2.4)
+            axes.plot(value, row + above, "o", color=colour, mec="black", mew=0.6, ms=7)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xlabel(name)
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    counts = {code: metrics["pooled"]["classes"][code]["images"] for code in LINEAGE_ORDER}
+    panels[0].set_yticks(
+        range(len(LINEAGE_ORDER)), [f"{code} ({counts[code]:,})" for code in LINEAGE_ORDER]
+    )
+    panels[0].set_ylim(len(LINEAGE_ORDER) - 0.4, -0.6)
+    return _svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
+
+
+def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]) -> str | None:
+    """ROC curve of a question with the examiners' operating points.
+
+    Args:
+      name: of `leuko_tf.classes.QUESTIONS`.
+      tables: by network's name, this one's first.
+      metrics: what `leuko_tf.evaluate` computed.
+      points: re-annotation to `all` and `without_uncertain`, each with its figures.
+
+    Returns:
+      SVG text; None where the images are all of one kind.
+    """
+    figures = metrics["pooled"]["questions"][name]
+    if figures["roc_auc"] is None:
+        return None
+    figure = Figure(figsize=(4.5, 4.9), layout="constrained")
     axes = figure.add_subplot()
-    scores = probabilities(table)
-    for name, codes in QUESTIONS.items():
-        figures = metrics["questions"][name]
-        if figures["roc_auc"] is None:
-            continue
-        positive = table["label"].isin(codes)
-        false_positive, true_positive, _ = roc_curve(positive, question_score(scores, codes))
-        label = f"{QUESTION_NAMES[name]}: AUC {figures['roc_auc']:.4f}"
-        axes.plot(false_positive, true_positive, color=QUESTION_COLOURS[name], label=label)
-        at = figures["operating_points"][0]
-        axes.plot(1 - at["specificity"], at["sensitivity"], "o", color=QUESTION_COLOURS[name])
-    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
+    own = next(iter(tables.values()))
+    folds = sorted(own["fold"].unique())
+    for k in folds if len(folds) > 1 else []:
+        curve = _roc_of(own[own["fold"] == k], name)
+        if curve:
+            label = "each fold" if k == folds[0] else None
+            axes.plot(*curve, color=FOLD, linewidth=0.9, label=label)
+    for i, (network, table) in enumerate(tables.items()):
+        curve = _roc_of(table, name)
+        if curve:
+            colour, width = (NETWORK, 2.2) if i == 0 else (OTHERS[(i - 1) % len(OTHERS)], 1.6)
+            axes.plot(*curve, color=colour, linewidth=width, label=network)
+    half = figures["operating_points"]["threshold 0.5"]
+    _threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
+    for column, (colour, marker) in EXAMINERS.items():
+        for way, face in (("all", colour), ("without_uncertain", "white")):
+            examiner = points.get(column, {}).get(way)
+            if examiner:
+                suffix = "" if way == "all" else ", UNC left out"
+                axes.plot(
+                    1 - examiner["specificity"],
+                    examiner["sensitivity"],
+                    marker,
+                    color=face,
+                    markeredgecolor=colour,
+                    markeredgewidth=1.6,
+                    markersize=8,
+                    zorder=6,
+                    label=EXAMINER_NAMES[column] + suffix,
+                )
+    if figures["roc_auc"] >= ZOOMED_FROM:
+        shown = [p[way] for p in points.values() for way in p]
+        right = max([0.1, *(1 - p["specificity"] for p in shown)])
+        bottom = min([0.9, half["sensitivity"], *(p["sensitivity"] for p in shown)])
+        axes.set_xlim(-0.01 * right, 1.15 * right)
+        axes.set_ylim(1 - 1.2 * (1 - bottom), 1 + 0.02 * (1 - bottom) * 1.2)
+        axes.set_title("upper left corner of the curve", fontsize=9, color="#555555")
+    else:
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(-0.01, 1.01)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    axes.set_aspect("equal")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", title="points: threshold 0.5")
-    return _svg(figure)
+    _tidy(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
+    return _svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
 
-def _svg(figure: Figure) -> str:
+def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str | None:
+    """Precision against sensitivity of a question; None where the images are all of one kind."""
+    if metrics["pooled"]["questions"][name]["roc_auc"] is None:
+        return None
+    figure = Figure(figsize=(4.5, 4.9), layout="constrained")
+    axes = figure.add_subplot()
+    lowest = 1.0
+    for i, (network, table) in enumerate(tables.items()):
+        positive, score = _question(table, name)
+        if positive.all() or not positive.any():
+            continue
+        precision, sensitivity, _ = precision_recall_curve(positive, score, drop_intermediate=True)
+        colour, width = (NETWORK, 2.2) if i == 0 else (OTHERS[(i - 1) % len(OTHERS)], 1.6)
+        axes.plot(sensitivity, precision, color=colour, linewidth=width, label=network)
+        lowest = min(lowest, positive.mean())
+    half = metrics["pooled"]["questions"][name]["operating_points"]["threshold 0.5"]
+    _threshold_point(axes, half["sensitivity"], half["precision"])
+    axes.axhline(lowest, color="#bbbbbb", linewidth=1, linestyle="--", label="by chance")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.03)
+    axes.set_xlabel("sensitivity (recall)")
+    axes.set_ylabel("precision")
+    _tidy(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
+    return _svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
+
+
+def reliability(metrics: dict[str, Any]) -> str:
+    """Accuracy against confidence, above a histogram of the confidences."""
+    figure = Figure(figsize=(4.5, 5.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    bins = metrics["pooled"]["calibration"]["bins"]
+    upper.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="ideal")
+    _reliability_line(upper, bins, NETWORK, "o-", "as it answers")
+    if metrics["temperature"]:
+        after = metrics["temperature"]["after"]["bins"]
+        _reliability_line(upper, after, OTHERS[0], "s--", "after temperature scaling")
+    upper.set_ylabel("share of right answers")
+    upper.set_ylim(-0.02, 1.02)
+    upper.legend(loc="upper left", fontsize=8.5)
+    edges = [b["from"] for b in bins]
+    lower.bar(edges, [b["images"] for b in bins], 1 / len(bins), align="edge", color=NETWORK)
+    lower.set_yscale("log")
+    lower.set_ylabel("images")
+    lower.set_xlabel("confidence (probability of the answer)")
+    lower.set_xlim(0, 1)
+    for axes in (upper, lower):
+        _tidy(axes)
+    return _svg(figure, "Reliability diagram")
+
+
+def coverage(metrics: dict[str, Any]) -> str:
+    """Accuracy against the share of images that the network answers."""
+    figure = Figure(figsize=(4.5, 4.3), layout="constrained")
+    axes = figure.add_subplot()
+    selective = metrics["selective"]
+    curve = selective["curve"]
+    axes.plot(curve["coverage"], curve["accuracy"], color=NETWORK, linewidth=2.2)
+    lowest = 1.0
+    for point in selective["at_coverage"]:
+        axes.plot(point["coverage"], point["accuracy"], "o", color=NETWORK, mec="white", ms=8)
+        axes.annotate(
+            f"{point['accuracy']:.3f}",
+            (point["coverage"], point["accuracy"]),
+            xytext=(-7, -10),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8.5,
+        )
+        lowest = min(lowest, point["accuracy"])
+    room = max(0.02, 1 - lowest)
+    axes.set_ylim(1 - 1.25 * room, 1 + 0.15 * room)
+    axes.set_xlim(0.4, 1.04)
+    axes.set_xlabel("share of images answered, the most confident first")
+    axes.set_ylabel("share of right answers among them")
+    _tidy(axes)
+    return _svg(figure, "Accuracy against coverage")
+
+
+def _reliability_line(
+    axes: Axes, bins: list[dict[str, Any]], colour: str, style: str, label: str
+) -> None:
+    confidence = [b["confidence"] for b in bins if b["images"]]
+    accuracy = [b["accuracy"] for b in bins if b["images"]]
+    axes.plot(confidence, accuracy, style, color=colour, markersize=5, linewidth=1.6, label=label)
+
+
+def _threshold_point(axes: Axes, x: float, y: float) -> None:
+    axes.plot(
+        x, y, "o", color=NETWORK, mec="white", markersize=8, zorder=5, label="at threshold 0.5"
+    )
+
+
+def _question(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    positive = table["label"].isin(QUESTIONS[name]).to_numpy()
+    return positive, question_score(probabilities(table), QUESTIONS[name])
+
+
+def _roc_of(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    positive, score = _question(table, name)
+    if positive.all() or not positive.any():
+        return None
+    false_positive, true_positive, _ = roc_curve(positive, score)
+    return false_positive, true_positive
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color="#e6e6e6")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element: text as text, and repeatable, for it has no date."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "leuko_tf"}):
+    # The title is the salt: what one figure defines has other names than what another does.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    # Names that nothing in the figure refers to would come again in the next one.
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

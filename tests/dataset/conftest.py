@@ -1,6 +1,5 @@
 """A small download and its build, made once and read by many tests."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,3 @@ def built(small_download: Path, tmp_path_factory: pytest.TempPathFactory):
 def examples(built) -> dict[str, dict[str, Any]]:
     """What the small build holds, by id."""
     return read_back(built)
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real data; the tests that need it are skipped where none is named."""
-    folder = os.environ.get("LEUKO_SHARED")
-    if not folder:
-        pytest.skip("LEUKO_SHARED names no folder with real data (see its README.md)")
-    return Path(folder)
