@@ -83,6 +83,10 @@ def join(workdir: Path) -> Path:
         raise UserError(f"{workdir}: fold {' '.join(map(str, missing))} is not done")
     tables, sources = zip(*(_predictions_of(workdir, k) for k in FOLDS), strict=True)
     first = sources[0]
+    training = first.get("training")
+    if training:
+        training["configuration"]["data"]["held_out_fold"] = "each in turn"
+    held_out = [source.get("held_out") for source in sources]
     for k, source in zip(FOLDS, sources, strict=True):
         for name in ("dataset", "folds", "synthetic"):
             if source.get(name) != first.get(name):
@@ -95,7 +99,7 @@ def join(workdir: Path) -> Path:
         "split": "+".join(source["split"] for source in sources),
         "model": f"{fold_folder(workdir, 1)}/best.keras and those of the other four folds, each "
         "asked about the fold that it did not see",
-        "held_out": all(source.get("held_out") for source in sources),
+        "held_out": None if None in held_out else all(held_out),
     }
     pictures = workdir / mistakes.FOLDER
     mistakes.clear(pictures)
@@ -151,6 +155,8 @@ def main() -> None:
     if config.data.data_dir:
         config.data.data_dir = str(Path(config.data.data_dir).absolute())
     others, replicates = checked_options(arguments)
+    if arguments.fold and others:
+        raise UserError("--compare belongs to the joined report, which --fold does not write")
     folds = (arguments.fold,) if arguments.fold else FOLDS
 
     cross_validate(config, arguments.workdir, folds, verbose=1 if sys.stdout.isatty() else 2)

@@ -25,6 +25,7 @@ REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 DISPUTES = "disputes.csv"
 DEFAULT_REPLICATES = 2000
+THIS = "this network"
 
 
 def evaluate(
@@ -73,7 +74,7 @@ def evaluate(
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
         points, points_from = examiners_points(), "published figures"
-    comparisons, tables = {}, {"this network": table}
+    comparisons, tables = {}, {THIS: table}
     for name, file in (others or {}).items():
         other, other_source = read_predictions(file)
         kinds = {source.get("synthetic"), other_source.get("synthetic")}
@@ -152,7 +153,7 @@ def named_tables(texts: list[str]) -> dict[str, Path]:
     tables: dict[str, Path] = {}
     for text in texts:
         name, equals, file = text.partition("=")
-        if not (name and equals and file) or name in tables:
+        if not (name and equals and file) or name in (*tables, THIS):
             raise UserError(f"--compare takes NAME=TABLE, each name once. Received: {text}")
         tables[name] = Path(file)
     return tables
@@ -206,6 +207,10 @@ def main() -> None:
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     others, replicates = checked_options(arguments)
+    if arguments.predictions and (arguments.dataset or arguments.data_dir or arguments.split):
+        raise UserError("--dataset, --data-dir and --split belong to --model, not to --predictions")
+    if arguments.annotations and not arguments.annotations.is_file():
+        raise UserError(f"--annotations {arguments.annotations} is no file")
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     predictions = arguments.predictions

@@ -63,17 +63,24 @@ def predict_folds(
         "folds": builder.info.metadata["folds"],
         "split": "+".join(f"fold_{k}" for k in folds),
         "model": str(model_file),
-        "held_out": _held_out(describe_model(model_file)["held_out_fold"], folds),
+        "held_out": _held_out(describe_model(model_file), builder, folds),
         "training": _training(model_file.parent),
     }
-    mistakes.draw(model, surest, pictured, out / mistakes.FOLDER)
     write_predictions(table, source, out / PREDICTIONS)
+    mistakes.draw(model, surest, pictured, out / mistakes.FOLDER)
     return out / PREDICTIONS
 
 
-def _held_out(held_out_fold: int | None, folds: list[int]) -> bool | None:
-    """Whether the model has seen none of the folds; None where its training is not known."""
-    return None if held_out_fold is None else folds == [held_out_fold]
+def _held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool | None:
+    """Whether the model has seen none of the folds; None where that is not known.
+
+    It is known of the data set of the training alone: another one may hold the same images under
+    other folds.
+    """
+    evaluated = (builder.info.full_name, bool(builder.info.metadata["synthetic"]))
+    if (trained["trained_on"], trained["synthetic"]) != evaluated:
+        return None
+    return folds == [trained["held_out_fold"]]
 
 
 def _training(workdir: Path) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from leuko_tf.classes import CODES, INDEX
 from leuko_tf.cli import written_aside
@@ -21,6 +23,9 @@ SIDE = 200  # of each of the two panels, in pixels
 OPACITY = 0.55  # of the map in the overlay
 # The map of the picture: the plain gradient, the likeliest variant of the paper's.
 METHOD = "gradient"
+# What a picture tells of itself.
+ANSWER, PROBABILITY = "answer", "probability"
+SAME = 1e-3  # a batch of another size rounds otherwise
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,15 @@ def described(table: pd.DataFrame, folder: Path) -> list[Mistake]:
     mistakes = []
     for image_id, label, scores in zip(rows["id"], rows["label"], probabilities(rows), strict=True):
         answer = int(scores.argmax())
-        picture = folder / picture_name(image_id)
+        probability = float(scores[answer])
         mistakes.append(
             Mistake(
                 id=image_id,
                 label=label,
                 answer=CODES[answer],
-                probability=float(scores[answer]),
+                probability=probability,
                 of_label=float(scores[INDEX[label]]),
-                picture=picture if picture.is_file() else None,
+                picture=_picture_of(folder / picture_name(image_id), CODES[answer], probability),
             )
         )
     return mistakes
@@ -101,8 +106,11 @@ def draw(
     for ids in batched(rows["id"], BATCH):
         explanations = explain(model, np.stack([images[image_id] for image_id in ids]), (METHOD,))
         for image_id, explanation in zip(ids, explanations, strict=True):
+            note = PngInfo()
+            note.add_text(ANSWER, explanation.code)
+            note.add_text(PROBABILITY, repr(explanation.probability))
             with written_aside(folder / picture_name(image_id)) as aside:
-                _panels(explanation.image, explanation.maps[METHOD]).save(aside)
+                _panels(explanation.image, explanation.maps[METHOD]).save(aside, pnginfo=note)
 
 
 def clear(folder: Path) -> None:
@@ -111,10 +119,19 @@ def clear(folder: Path) -> None:
         picture.unlink()
 
 
+def _picture_of(file: Path, answer: str, probability: float) -> Path | None:
+    """The file, if it is there and of this answer: the table beside it may be another network's."""
+    if not file.is_file():
+        return None
+    with Image.open(file) as picture:
+        note = picture.info
+    same = note.get(ANSWER) == answer
+    return file if same and abs(float(note[PROBABILITY]) - probability) < SAME else None
+
+
 def _panels(image, saliency):
     """PIL image: the cell, and the cell under its map."""
     from matplotlib import colormaps
-    from PIL import Image
 
     cell = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     colours = (colormaps["magma"](saliency)[..., :3] * 255).astype(np.uint8)

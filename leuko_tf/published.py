@@ -3,14 +3,16 @@
 They stand in `published_2019.yaml`, with their sources.
 """
 
+import functools
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
 
+@functools.cache
 def published_figures() -> dict[str, Any]:
-    """The data file as a dict: `network` and `examiners`."""
+    """The data file as a dict, not to be changed: `network` and `examiners`."""
     text = (files("leuko_tf") / "published_2019.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 

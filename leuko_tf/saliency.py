@@ -31,7 +31,7 @@ T = TypeVar("T")
 METHODS = ("gradient", "SmoothGrad", "Grad-CAM++")
 SMOOTH_SAMPLES = 20
 SMOOTH_NOISE = 0.15  # standard deviation, as a share of the image's range; the paper's 10 to 20 %
-BATCH = 8  # images explained at once; bounds the memory, not the result
+BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not the result
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,17 @@ from typing import Any
 
 WIDTHS = (360, 768, 1280)  # a phone, a tablet, a desk; CSS pixels
 
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 # The page lies in a frame of the width asked for: Chromium's own window cannot be as narrow as a
 # phone. A frame made of text may be looked into; one made of a file may not.

@@ -1,6 +1,5 @@
 """The report: one file that needs nothing else, says what it shows, and prints the metrics."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.evaluate import evaluate
-from leuko_tf.mistakes import FOLDER, picture_name, surest
-from leuko_tf.predictions import PROBABILITIES, write_predictions
+from leuko_tf.mistakes import ANSWER, FOLDER, PROBABILITY, picture_name, surest
+from leuko_tf.predictions import PROBABILITIES, probabilities, write_predictions
 from leuko_tf.published import published_figures
 from leuko_tf.report.text import LIMITS
 
@@ -124,10 +124,15 @@ def _write(
 
 
 def _pictures(folder: Path, table: pd.DataFrame) -> None:
-    for image_id in surest(table)["id"]:
+    """Stands in for `leuko_tf.mistakes.draw`, which needs a model."""
+    rows = surest(table)
+    for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
+        note = PngInfo()
+        note.add_text(ANSWER, CODES[scores.argmax()])
+        note.add_text(PROBABILITY, repr(float(scores.max())))
         file = folder / "in" / FOLDER / picture_name(image_id)
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (400, 200), "purple").save(file)
+        Image.new("RGB", (400, 200), "purple").save(file, pnginfo=note)
 
 
 @pytest.fixture(scope="module")
@@ -413,6 +418,12 @@ class TestMistakes:
         listed = [row[0] for row in page.rows if row and row[0] in {*rows["id"]}]
         assert listed == rows["id"].tolist()
         assert "The images are not at hand" in page.text
+
+    def test_pictures_of_another_networks_answers_are_not_shown(self, tmp_path):
+        """Its table may lie in the same folder."""
+        _pictures(tmp_path, _table([*CODES] * 4, seed=6))
+        page, _ = _write(tmp_path, _table([*CODES] * 4), REAL)
+        assert "img" not in {tag for tag, _ in page.tags}
 
     def test_a_network_that_is_always_right_has_none(self, tmp_path):
         table = _table([*CODES])

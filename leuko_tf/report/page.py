@@ -67,6 +67,7 @@ def write_report(
         disputed=disputed.head(SHOWN_DISPUTES).to_dict("records"),
         disputes=len(disputed),
         limits=limits(source),
+        remark=source.get("remark"),
         card=_as_html(model_card(metrics)),
         training=source.get("training"),
         others={
