@@ -25,7 +25,6 @@ REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 DISPUTES = "disputes.csv"
 DEFAULT_REPLICATES = 2000
-THIS = "this network"
 
 
 def evaluate(
@@ -74,7 +73,7 @@ def evaluate(
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
         points, points_from = examiners_points(), "published figures"
-    comparisons, tables = {}, {THIS: table}
+    comparisons, other_tables = {}, {}
     for name, file in (others or {}).items():
         other, other_source = read_predictions(file)
         kinds = {source.get("synthetic"), other_source.get("synthetic")}
@@ -86,7 +85,7 @@ def evaluate(
             compared = compare(table, other, replicates)
         except ValueError as error:
             raise UserError(f"{predictions} and {file} do not go together: {error}") from error
-        tables[name] = other
+        other_tables[name] = other
         comparisons[name] = {"source": other_source, **compared}
     metrics = {
         "leuko_tf": leuko_tf.__version__,
@@ -104,7 +103,7 @@ def evaluate(
         (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
     surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
     write_model_card(metrics, out / MODEL_CARD)
-    write_report(tables, metrics, disputed, surest, out / REPORT)
+    write_report(table, other_tables, metrics, disputed, surest, out / REPORT)
     return metrics
 
 
@@ -153,7 +152,7 @@ def named_tables(texts: list[str]) -> dict[str, Path]:
     tables: dict[str, Path] = {}
     for text in texts:
         name, equals, file = text.partition("=")
-        if not (name and equals and file) or name in (*tables, THIS):
+        if not (name and equals and file) or name in tables:
             raise UserError(f"--compare takes NAME=TABLE, each name once. Received: {text}")
         tables[name] = Path(file)
     return tables

@@ -24,6 +24,7 @@ from sklearn import metrics as sk
 
 from leuko_tf.classes import CODES, INDEX, NOT_REANNOTATED, QUESTIONS, UNCERTAIN
 from leuko_tf.cli import UserError, run, write_json, written_aside
+from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, SEED
 from leuko_tf.metrics.questions import operating_point
 from leuko_tf.metrics.summary import Points, figures
 from leuko_tf.predictions import EXAMINERS, probabilities
@@ -33,9 +34,6 @@ YES_NO = ("yes", "no")
 PAIRS = (("label", EXAMINERS[0]), ("label", EXAMINERS[1]), (EXAMINERS[0], EXAMINERS[1]))
 NETWORK = "network"
 NETWORK_PAIRS = (("label", NETWORK), (NETWORK, EXAMINERS[0]), (NETWORK, EXAMINERS[1]))
-REPLICATES = 2000
-SEED = 0
-PERCENTILES = (2.5, 97.5)
 
 FIGURES = "examiners.json"
 DISPUTES = "disputes.csv"
@@ -156,10 +154,10 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
       table: checked predictions.
 
     Returns:
-      `agreement` and, under `network`, its `agreement` with the label and both re-annotations (as
-      `pair_agreement`, over all images), its `figures` on the re-annotated images, and how it
-      answers the disputed ones (`disputes`: with the `label`, as `reannotated`, or `neither`).
-      None where no image is re-annotated.
+      What `agreement` gives and, under `network`, its `agreement` with the label and both
+      re-annotations (like the pairs of `classes`), its `figures` on the re-annotated images, and
+      how it answers the disputed ones (`disputes`: with the `label`, as `reannotated`, or
+      `neither`). None where no image is re-annotated.
     """
     rows = reannotated(table)
     if rows.empty:
@@ -173,8 +171,7 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
         **agreement(rows),
         "network": {
             "agreement": {
-                "_".join(pair): pair_agreement(rows[pair[0]], rows[pair[1]])
-                for pair in NETWORK_PAIRS
+                "_".join(pair): _compared(rows, pair, _as_it_is, ANSWERS) for pair in NETWORK_PAIRS
             },
             "figures": figures(rows, operating_points(rows)),
             "disputes": {"label": as_label, "reannotated": as_reannotated, "neither": neither},

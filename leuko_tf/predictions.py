@@ -19,7 +19,7 @@ other names are left alone.
 
 The published network's `heldout_outputs.npz` (arrays label, probability16, fold, codes15,
 outputs16) is a third form: its two outputs for erythroblasts are summed. It names no images, so
-that its ids are row numbers.
+that its ids are row numbers, from 0 as its arrays count.
 
   python -m leuko_tf.predictions heldout_outputs.npz --out published.parquet
 
@@ -27,7 +27,11 @@ converts either into Parquet.
 """
 
 import argparse
+import csv
 import json
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +63,17 @@ PUBLISHED_SOURCE = {
     "ids": "row numbers; the outputs cannot be joined to images",
     "remark": (
         "the outputs of fold 2 were softened by a temperature before they were published (of all "
-        "temperatures, 1.000 fits its 16 outputs best; the other folds want 1.9 to 2.2): its "
-        "calibration is not the network's own, nor are temperatures fitted on it"
+        "temperatures, 1.000 fits its 16 outputs best; the other folds want 1.9 to 2.2). What "
+        "pools probabilities over folds feels it: pooled areas under curves, calibration, fitted "
+        "temperatures, abstention, prediction sets. Answers, and figures of single folds but for "
+        "the calibration of fold 2, do not"
     ),
 }
 
 # Probabilities are float32 softmax outputs: their sum is 1 to about 1e-6.
 SUM_TOLERANCE = 1e-3
+
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def write_predictions(table: pd.DataFrame, source: dict[str, Any], path: Path) -> None:
@@ -97,20 +105,33 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Raises:
       UserError: if the file is not there or not of its form, or the table or its source is not as
-        described above. The message names the column, or the first row and its id.
+        described above. The message names the column, or the first row and its id: rows count from
+        1; of a CSV file it is the line, as an editor counts, and of an `.npz` the arrays' index.
     """
+    if not _is_there(path):
+        raise UserError(f"No file {path}")
     source: dict[str, Any] = {}
+    name_row: Callable[[int], str] = _row
     ending = path.suffix.lower()
     if ending == ".csv":
         table = _read_csv(path)
+        name_row = partial(_line, path)
     elif ending == ".npz":
         table, source = _read_published_outputs(path)
+        name_row = "index {}".format
     else:
         table, source = _read_parquet(path)
     for column in EXAMINERS:
         if column not in table.columns:
             table[column] = NOT_REANNOTATED
-    return _checked(table, str(path)), source
+    return _checked(table, str(path), name_row), source
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # such as a folder that may not be entered
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -136,6 +157,7 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
+        _refuse_other_separators(path)
         # All as text: ids such as 001 and NA stay what they are, names that come twice are seen,
         # and a cell that is no number spoils its own row only.
         text = pd.read_csv(
@@ -150,6 +172,34 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if len(names) == 1:
         raise UserError(f"{path} has a single column, {names[0]!r}. Put commas between columns.")
     return text[1:].set_axis(names, axis=1)
+
+
+def _refuse_other_separators(path: Path) -> None:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = next((line.strip() for line in file if line.strip()), "")
+    for separator, name in OTHER_SEPARATORS.items():
+        names = {cell.strip(' "') for cell in header.split(separator)}
+        if len(names.intersection(COLUMNS)) > 1:
+            raise UserError(
+                f"{path} is separated by {name}; write it with commas and decimal points"
+            )
+
+
+def _row(row: int) -> str:
+    return f"row {row + 1}"
+
+
+def _line(path: Path, row: int) -> str:
+    """Where a row of a CSV file begins. Blank lines and line breaks in quotes are lines, too."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        filled = [(n, line) for n, line in enumerate(file, 1) if line.strip(" \t\r\n")]
+    reader = csv.reader((line for _, line in filled), skipinitialspace=True)
+    try:
+        for _ in islice(reader, row + 1):  # the header and the rows before
+            pass
+        return f"line {filled[reader.line_num][0]}"
+    except (csv.Error, IndexError):  # not all that pandas reads, such as a cell of 200,000 letters
+        return f"{_row(row)} below the header"
 
 
 def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -175,32 +225,42 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
     return table[PROBABILITIES].to_numpy(np.float64)
 
 
-def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
+def _checked(
+    table: pd.DataFrame, where: str, name_row: Callable[[int], str] = _row
+) -> pd.DataFrame:
     """The table with the documented columns and types.
+
+    Args:
+      table: as it was read.
+      where: the file, for messages.
+      name_row: names a row, counted from 0, as the file's reader finds it.
 
     Raises:
       UserError: if a column is missing or comes twice, or a row is not as documented.
     """
     names = [*table.columns]
-    for columns, what in (
-        ([c for c in COLUMNS if c not in names], "missing"),
-        ([c for c in COLUMNS if names.count(c) > 1], "doubled"),
+    missing = [c for c in COLUMNS if c not in names]
+    doubled = [c for c in COLUMNS if names.count(c) > 1]
+    for columns, what, more in (
+        (missing, "missing", _hint_on_folds(missing)),
+        (doubled, "doubled", ""),
     ):
         if columns:
-            raise UserError(f"{where}: {what} column{'s' * (len(columns) > 1)} {' '.join(columns)}")
+            plural = "s" * (len(columns) > 1)
+            raise UserError(f"{where}: {what} column{plural} {' '.join(columns)}{more}")
     if table.empty:
         raise UserError(f"{where}: no rows")
     table = table[COLUMNS].reset_index(drop=True)
     numbers = table[["fold", *PROBABILITIES]].apply(pd.to_numeric, errors="coerce")
     values = numbers[PROBABILITIES].to_numpy(np.float64)
 
-    def refuse(bad: Any, what: str) -> None:
+    def refuse(bad: Any, what: str, more: str = "") -> None:
         rows = np.flatnonzero(np.asarray(bad))
         if len(rows):
             first = rows[0]
             raise UserError(
-                f"{where}: {what} in {len(rows)} row{'s' * (len(rows) > 1)}, the first is row "
-                f"{first} (id {table['id'][first]!r})"
+                f"{where}: {what} in {len(rows)} row{'s' * (len(rows) > 1)}, the first is "
+                f"{name_row(first)} (id {table['id'][first]!r}){more}"
             )
 
     refuse(table["id"].isna() | (table["id"] == ""), "no id")
@@ -212,9 +272,23 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     refuse(~numbers["fold"].isin(range(1, 6)), "a fold that is not 1 to 5")
     refuse(~np.isfinite(values).all(axis=1), "a probability that is not a finite number")
     refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside of 0 to 1")
-    refuse(np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE, "probabilities that do not sum to 1")
+    sums = values.sum(axis=1)
+    off = np.abs(sums - 1) > SUM_TOLERANCE
+    refuse(
+        off,
+        "probabilities that do not sum to 1",
+        f": they sum to {sums[off.argmax()]:.6g} there; {SUM_TOLERANCE:g} off is tolerated, so "
+        "write at least five digits",
+    )
     types = {**dict.fromkeys(DESCRIPTIONS, "str"), **dict.fromkeys(PROBABILITIES, "float32")}
     return table.assign(**numbers).astype({**types, "fold": "int8"})
+
+
+def _hint_on_folds(missing: list[str]) -> str:
+    if "fold" not in missing:
+        return ""
+    column = "" if missing == ["fold"] else "fold: "
+    return f" ({column}write 1 everywhere if there was no cross-validation)"
 
 
 def main() -> None:

@@ -436,7 +436,7 @@ class TestRefusals:
                 ("--model", no_model, "--split", "fold_1", "--dataset", "x"),
                 "not a .keras model",
             ),
-            (("--predictions", missing), "not a Parquet file"),
+            (("--predictions", missing), f"No file {missing}"),
             (("--predictions", missing, "--out", no_model), "text.keras"),
             ((*table, "--bootstrap", -1), "--bootstrap takes 0 or more replicates. Received: -1"),
             ((*table, "--compare", "x"), "--compare takes NAME=TABLE, each name once. Received: x"),

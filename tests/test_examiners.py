@@ -404,7 +404,8 @@ class TestNetwork:
     def test_it_agrees_with_label_and_re_annotations_as_a_plain_loop_counts(self, table):
         found = compare_network(table)
         assert found is not None
-        shares = {name: pair["agreement"] for name, pair in found["network"]["agreement"].items()}
+        pairs = found["network"]["agreement"]
+        shares = {name: pair["all"]["agreement"] for name, pair in pairs.items()}
         assert shares == pytest.approx(
             {
                 "label_network": 4 / 7,
@@ -470,6 +471,7 @@ class TestAnnotationTable:
             ("NGS/a.tiff MYO NGS NGS\n", "cannot be read.*label that contradicts.*line 1"),
             ("NGS/a.tiff NGS NGS NGS\n" * 2, "cannot be read.*listed twice.*first in line 1"),
             ("NGS/é.tiff NGS NGS\n\n", "cannot be read: 1 problem"),
+            ("x" * 5000, r"cannot be read: 1 problem.*line 1: 'x{,40}\.\.\.x{,40}'$"),
         ],
     )
     def test_lines_that_are_not_as_described_are_told(self, tmp_path, content, message):

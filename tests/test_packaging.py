@@ -103,7 +103,7 @@ def test_installed_data_set_builds_by_the_tfds_command(
 def test_installed_report_finds_its_template(
     clean_python: Path, workdir: Path, tmp_path: Path
 ) -> None:
-    from leuko_tf.evaluate import predict_folds
+    from leuko_tf.inference import predict_folds
 
     data_dir = next(
         line.split(": ")[1]

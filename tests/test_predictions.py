@@ -147,19 +147,27 @@ def _add_and_take(amount, row=2):
     return change
 
 
-ROW_2 = r"in 1 row, the first is row 2 \(id 'LYT/LYT_0002\.tiff'\)"
+ID_2 = r"\(id 'LYT/LYT_0002\.tiff'\)"
+ROW_2 = rf"in 1 row, the first is row 3 {ID_2}"
+LINE_OF_ROW_2 = rf"in 1 row, the first is line 4 {ID_2}"
+ON_FOLDS = r"write 1 everywhere if there was no cross-validation\)$"
+ON_SUMS = ": they sum to {} there; 0.001 off is tolerated, so write at least five digits$"
 REFUSALS = {
     "a column is missing": (lambda t: t.drop(columns="p_MYB"), "missing column p_MYB$"),
     "columns are missing": (
-        lambda t: t.drop(columns=["label", "fold"]), "missing columns label fold$"),
+        lambda t: t.drop(columns=["label", "fold"]),
+        rf"missing columns label fold \(fold: {ON_FOLDS}",
+    ),
+    "folds are missing": (
+        lambda t: t.drop(columns="fold"), rf"missing column fold \({ON_FOLDS}"),
     "there are no rows": (lambda t: t.iloc[:0], "no rows"),
-    "an id is missing": (_put("id", None), "no id in 1 row, the first is row 2 "),
-    "an id is empty": (_put("id", ""), "no id in 1 row, the first is row 2 "),
+    "an id is missing": (_put("id", None), "no id in 1 row, the first is row 3 "),
+    "an id is empty": (_put("id", ""), "no id in 1 row, the first is row 3 "),
     "ids are numbers": (
-        lambda t: t.assign(id=range(30)), "an id that is not text in 30 rows, the first is row 0 "),
+        lambda t: t.assign(id=range(30)), "an id that is not text in 30 rows, the first is row 1 "),
     "an id stood before": (
         _put("id", "NGS/NGS_0000.tiff"),
-        r"an id that stood before in 1 row, the first is row 2 \(id 'NGS/NGS_0000\.tiff'\)",
+        r"an id that stood before in 1 row, the first is row 3 \(id 'NGS/NGS_0000\.tiff'\)",
     ),
     "a label is unknown": (_put("label", "XYZ"), f"a label that is none of the 15 codes {ROW_2}"),
     "a label is UNC": (_put("label", "UNC"), f"a label that is none of the 15 codes {ROW_2}"),
@@ -183,8 +191,10 @@ REFUSALS = {
     "a probability is infinite": (
         _put("p_MYO", np.inf), f"a probability that is not a finite number {ROW_2}"),
     "a probability is negative": (_add_and_take(0.1), f"a probability outside of 0 to 1 {ROW_2}"),
-    "probabilities sum to 0.9": (_scale(0.9), f"probabilities that do not sum to 1 {ROW_2}"),
-    "probabilities sum to 1.01": (_scale(1.01), f"probabilities that do not sum to 1 {ROW_2}"),
+    "probabilities sum to 0.9": (
+        _scale(0.9), f"probabilities that do not sum to 1 {ROW_2}{ON_SUMS.format(0.9)}"),
+    "probabilities sum to 1.01": (
+        _scale(1.01), f"probabilities that do not sum to 1 {ROW_2}{ON_SUMS.format(1.01)}"),
     "a probability is text": (
         lambda t: t.assign(p_NGS=["0.1", "0.1", "high", *["0.1"] * 27]),
         f"a probability that is not a finite number {ROW_2}",
@@ -212,14 +222,19 @@ class TestRefusals:
 
 def test_the_number_of_bad_rows_and_the_first_are_told(table, tmp_path):
     table.loc[[4, 7, 9], "label"] = "???"
-    with pytest.raises(UserError, match=r"in 3 rows, the first is row 4 \(id 'MON/"):
+    with pytest.raises(UserError, match=r"in 3 rows, the first is row 5 \(id 'MON/"):
         write_predictions(table, SOURCE, tmp_path / "p.parquet")
 
 
 class TestFilesThatAreNone:
-    def test_a_file_that_is_not_there(self, tmp_path):
-        with pytest.raises(UserError, match=r"none\.parquet is not a Parquet file"):
-            read_predictions(tmp_path / "none.parquet")
+    @pytest.mark.parametrize("name", ["p.parquet", "p.csv", "p.npz", "p.txt", "p", "p.csv/p.csv"])
+    def test_a_file_that_is_not_there(self, name, tmp_path):
+        with pytest.raises(UserError, match=f"^No file {tmp_path / name}$"):
+            read_predictions(tmp_path / name)
+
+    def test_a_path_that_cannot_be_looked_at(self, tmp_path):
+        with pytest.raises(UserError, match=r"x\.parquet cannot be read: File name too long"):
+            read_predictions(tmp_path / f"{'x' * 300}.parquet")
 
     @pytest.mark.parametrize("content", [b"", b"id,label\n", b"PAR1" * 20])
     def test_a_file_of_another_format(self, content, tmp_path):
@@ -285,11 +300,14 @@ SPELLINGS = {
     "with columns of other names": lambda t: _csv_text(t.assign(note="x, y", seen=None)),
 }
 
+WITH_COMMAS = "; write it with commas and decimal points$"
 CSV_REFUSALS = {
     "a column is missing": (
         lambda t: _csv_text(t.drop(columns="p_MYB")), ": missing column p_MYB$"),
     "columns are missing": (
-        lambda t: _csv_text(t.drop(columns=["id", "fold"])), ": missing columns id fold$"),
+        lambda t: _csv_text(t.drop(columns=["id", "fold"])),
+        rf": missing columns id fold \(fold: {ON_FOLDS}",
+    ),
     "names are in small letters": (
         lambda t: _csv_text(t).lower(), ": missing columns p_NGS p_NGB .* p_KSC$"),
     "a column comes twice": (
@@ -297,9 +315,17 @@ CSV_REFUSALS = {
     "there are no rows": (lambda t: _csv_text(t.iloc[:0]), ": no rows$"),
     "the file is empty": (lambda t: "", " is not a CSV file that can be read .*No columns"),
     "semicolons part the columns": (
-        lambda t: _csv_text(t, sep=";"), " has a single column, 'id;label.*Put commas"),
+        lambda t: _csv_text(t, sep=";"), f" is separated by semicolons{WITH_COMMAS}"),
     "semicolons part the columns and commas the decimals": (
-        lambda t: _csv_text(t, sep=";", decimal=","), " is not a CSV file .*commas between"),
+        lambda t: _csv_text(t, sep=";", decimal=","), f" is separated by semicolons{WITH_COMMAS}"),
+    "semicolons part the columns, in quotes and behind a byte order mark": (
+        lambda t: "\ufeff\n" + _csv_text(t, sep=";", quoting=csv.QUOTE_ALL),
+        f" is separated by semicolons{WITH_COMMAS}",
+    ),
+    "tabs part the columns": (
+        lambda t: _csv_text(t, sep="\t"), f" is separated by tabs{WITH_COMMAS}"),
+    "bars part the columns": (
+        lambda t: _csv_text(t, sep="|"), r" has a single column, 'id\|label.*Put commas"),
     "a row is too long": (
         lambda t: _csv_text(t).replace("\nLYT", ",0.5\nLYT", 1), " is not a CSV file .*line 3"),
     "every row is too long": (
@@ -310,10 +336,10 @@ CSV_REFUSALS = {
         lambda t: _csv_text(t.iloc[:3]).rpartition(",")[0],
         ": a probability that is not a finite number {row}",
     ),
-    "an id is empty": (_cell("id", ""), ": no id in 1 row, the first is row 2 "),
+    "an id is empty": (_cell("id", ""), ": no id in 1 row, the first is line 4 "),
     "an id stood before": (
         _cell("id", "NGB/NGB_0001.tiff"),
-        r": an id that stood before in 1 row, the first is row 2 \(id 'NGB/NGB_0001\.tiff'\)",
+        r": an id that stood before in 1 row, the first is line 4 \(id 'NGB/NGB_0001\.tiff'\)",
     ),
     "a label is unknown": (_cell("label", "NaN"), ": a label that is none of the 15 codes {row}"),
     "a re-annotation is empty": (
@@ -330,10 +356,34 @@ CSV_REFUSALS = {
         _cell("p_EBO", "high"), ": a probability that is not a finite number {row}"),
     "probabilities are per cent": (
         lambda t: _csv_text(t.assign(**t[PROBABILITIES] * 100)),
-        ": a probability outside of 0 to 1 in 30 rows, the first is row 0 ",
+        ": a probability outside of 0 to 1 in 30 rows, the first is line 2 ",
     ),
     "probabilities do not sum to 1": (
-        lambda t: _csv_text(_scale(0.9)(t)), ": probabilities that do not sum to 1 {row}"),
+        lambda t: _csv_text(_scale(0.9)(t)),
+        f": probabilities that do not sum to 1 {{row}}{ON_SUMS.format(0.9)}",
+    ),
+}  # fmt: skip
+
+
+# Each with the line, as an editor shows it, of the row that has a wrong label.
+LINES_OF_ROW_2 = {
+    "as pandas writes it": (_csv_text, 4),
+    "with a byte order mark": (lambda t: "\ufeff" + _csv_text(t), 4),
+    "with Windows' line ends": (lambda t: _csv_text(t, lineterminator="\r\n"), 4),
+    "with old Macs' line ends": (lambda t: _csv_text(t, lineterminator="\r"), 4),
+    "with empty lines": (lambda t: "\n" + _csv_text(t).replace("\n", "\n\n"), 8),
+    "with lines of spaces": (lambda t: _csv_text(t).replace("\n", "\n  \n \t \n"), 10),
+    "with line breaks in quotes": (lambda t: _csv_text(t.assign(note="a\n\n\"b\"\nc")), 10),
+    "with Windows' line breaks in quotes": (
+        lambda t: _csv_text(t.assign(note="a\r\nb"), lineterminator="\r\n"), 6),
+    "with a line break in the header": (
+        lambda t: _csv_text(t.rename(columns={"note": "no\nte"})), 5),
+    "with a line break in the row itself": (
+        lambda t: _csv_text(t.assign(note=t["note"].where(t.index < 2, "a\nb"))), 4),
+    "with a space behind every comma, and quotes": (
+        lambda t: _csv_text(t.assign(note="a\nb")).replace(",", ", "), 6),
+    "with a quote within a cell": (
+        lambda t: _csv_text(t.assign(note="8 inch")).replace("8 inch", '8" inch'), 4),
 }  # fmt: skip
 
 
@@ -364,7 +414,7 @@ class TestCsv:
     def test_it_is_refused_by_file_and_row_or_column(self, table, change, text, tmp_path):
         file = tmp_path / "p.csv"
         file.write_text(change(table))
-        with pytest.raises(UserError, match=text.replace("{row}", ROW_2)) as caught:
+        with pytest.raises(UserError, match=text.replace("{row}", LINE_OF_ROW_2)) as caught:
             read_predictions(file)
         assert str(caught.value).startswith(str(file))
         assert "\n" not in str(caught.value)
@@ -381,11 +431,38 @@ class TestCsv:
         with pytest.raises(UserError, match=r"not a CSV file .*\(UTF-8, .*can't decode byte 0xfc"):
             read_predictions(tmp_path / "p.csv")
 
-    def test_a_file_that_is_not_there_and_a_folder_are_refused(self, tmp_path):
+    def test_a_folder_is_refused(self, tmp_path):
         (tmp_path / "folder.csv").mkdir()
-        for name in ("none.csv", "folder.csv"):
-            with pytest.raises(UserError, match=f"{name} is not a CSV file"):
-                read_predictions(tmp_path / name)
+        with pytest.raises(UserError, match=r"folder\.csv is not a CSV file"):
+            read_predictions(tmp_path / "folder.csv")
+
+    @pytest.mark.parametrize(("spell", "line"), LINES_OF_ROW_2.values(), ids=LINES_OF_ROW_2.keys())
+    def test_a_row_is_told_by_its_line_in_the_file(self, table, spell, line, tmp_path):
+        table.insert(1, "note", "seen")
+        content = spell(_put("label", "???")(table)).encode()
+        (tmp_path / "p.csv").write_bytes(content)
+        with pytest.raises(UserError, match=rf"in 1 row, the first is line {line} {ID_2}"):
+            read_predictions(tmp_path / "p.csv")
+        at_line = re.split(rb"\r\n|\r|\n", content)[line - 1]
+        assert b"LYT/LYT_0002.tiff" in at_line
+
+    def test_where_lines_cannot_be_counted_it_is_the_row_below_the_header(self, table, tmp_path):
+        table["note"] = "x" * 200_000  # more than Python's own reader of CSV takes
+        (tmp_path / "p.csv").write_text(_csv_text(_put("label", "???")(table.iloc[:5])))
+        with pytest.raises(UserError, match=rf"the first is row 3 below the header {ID_2}"):
+            read_predictions(tmp_path / "p.csv")
+
+    def test_a_sum_as_of_two_digits_is_told_with_what_to_do(self, table, tmp_path):
+        """Fifteen rounded probabilities sum to 1 only roughly."""
+        rounded = table.round(dict.fromkeys(PROBABILITIES, 5))
+        (tmp_path / "p.csv").write_text(_csv_text(rounded))
+        assert len(read_predictions(tmp_path / "p.csv")[0]) == 30
+        rounded = table.round(dict.fromkeys(PROBABILITIES, 2))
+        (tmp_path / "p.csv").write_text(_csv_text(rounded))
+        sums = rounded[PROBABILITIES].sum(axis=1).round(2)
+        first = sums[sums != 1].iloc[0]
+        with pytest.raises(UserError, match=f"they sum to {first:g} there; 0.001 off is tolerated"):
+            read_predictions(tmp_path / "p.csv")
 
     @pytest.mark.parametrize("name", ["p.txt", "p.tsv", "p.csv.gz", "p"])
     def test_of_another_ending_the_message_tells_the_right_ones(self, table, name, tmp_path):
@@ -465,7 +542,9 @@ class TestPublishedOutputs:
     def test_a_label_without_a_code_is_refused_by_its_row(self, outputs, label, tmp_path):
         outputs["label"][4] = label
         np.savez(tmp_path / "x.npz", **outputs)
-        with pytest.raises(UserError, match=r"none of the 15 codes in 1 row, .*\(id 'row 4'\)"):
+        with pytest.raises(
+            UserError, match=r"none of the 15 codes in 1 row, .* index 4 \(id 'row 4'\)"
+        ):
             read_predictions(tmp_path / "x.npz")
 
     def test_pickled_objects_are_never_loaded(self, outputs, tmp_path):
@@ -498,8 +577,6 @@ class TestPublishedOutputs:
             with pytest.raises(UserError, match=r"x\.npz is not the published network's") as caught:
                 read_predictions(file)
             assert "pickle" not in str(caught.value)
-        with pytest.raises(UserError, match=r"none\.npz is not .*No such file"):
-            read_predictions(tmp_path / "none.npz")
 
 
 class _Runs:
@@ -547,9 +624,9 @@ class TestCommand:
         for words, message in (
             (
                 (bad, "--out", out),
-                f"{bad}: a label that is none of the 15 codes in 1 row, .*row 2 ",
+                f"{bad}: a label that is none of the 15 codes in 1 row, .*line 4 ",
             ),
-            ((tmp_path / "none.csv", "--out", out), r"none\.csv is not a CSV file"),
+            ((tmp_path / "none.csv", "--out", out), r"No file .*none\.csv"),
             (
                 (good, "--out", tmp_path / "new" / "p.csv"),
                 r"--out must end in \.parquet\. Received",

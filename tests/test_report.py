@@ -162,6 +162,14 @@ def full(tmp_path_factory) -> tuple[Page, dict]:
     return _write(folder, table, source, others={"a network of theirs": other})
 
 
+def proportion_interval(share: float, of: int) -> tuple[float, float]:
+    """Wilson's interval by its formula."""
+    z = 1.959964
+    middle = (share + z**2 / (2 * of)) / (1 + z**2 / of)
+    half = z / (1 + z**2 / of) * np.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
+    return middle - half, middle + half
+
+
 def _shown(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -229,7 +237,7 @@ class TestSource:
     def test_a_table_that_does_not_tell_its_source_has_a_report_that_says_so(self, tmp_path):
         page, _ = _write(tmp_path, _table([*CODES]), {})
         assert "the table of predictions does not tell" in page.text
-        assert "held out" not in page.text.lower()
+        assert "It is not known whether the model saw these images" in page.text
 
     def test_images_that_were_trained_on_are_not_called_held_out(self, tmp_path):
         for held_out, said, not_said in (
@@ -283,11 +291,11 @@ class TestFigures:
             "cohen_kappa": "Cohen's kappa",
         }.items():
             row = page.row(title)
-            assert row[1].lstrip("▲▼ ") == _shown(overall[key], 4)
+            assert row[1] == _shown(overall[key], 4)
             assert row[2] == " to ".join(_shown(end, 4) for end in intervals[key])
-            assert row[3] == f"{published[key]['mean']:.4f} ± {published[key]['sd']:.4f}"
+            assert row[3] == _shown(published[key]["pooled"], 4)
         auc = metrics["pooled"]["questions"]["blast"]
-        assert page.row("ROC AUC, blast")[1].lstrip("▲▼ ") == _shown(auc["roc_auc"], 4)
+        assert page.row("ROC AUC, blast")[1] == _shown(auc["roc_auc"], 4)
         assert page.row("ROC AUC, blast")[2] == " to ".join(
             _shown(end, 4) for end in auc["roc_auc_interval"]
         )
@@ -296,13 +304,56 @@ class TestFigures:
         page, metrics = full
         row = page.row("macro F1")
         mean, sd = (metrics[name]["overall"]["macro_f1"] for name in ("mean", "sd"))
-        assert row[3:5] == [_shown(mean, 4), _shown(sd, 4)]
+        published = published_figures()["network"]["overall"]["macro_f1"]
+        assert row[4] == f"{mean:.4f} ± {sd:.4f}"
+        assert row[5] == f"{published['mean']:.4f} ± {published['sd']:.4f}"
+        rows = [r for r in page.rows if len(r) == 7 and r[0] in CODES and "±" in r[3]]
+        assert [row[0] for row in rows] == list(LINEAGE_ORDER)
+        for code, _, _, precision, _, sensitivity, published_sensitivity in rows:
+            for name, shown in (("precision", precision), ("sensitivity", sensitivity)):
+                mean, sd = (metrics[k]["classes"][code][name] for k in ("mean", "sd"))
+                assert shown == f"{mean:.3f} ± {sd:.3f}"
+            reference = published_figures()["network"]["classes"][code]["sensitivity"]
+            assert published_sensitivity == f"{reference['mean']:.3f} ± {reference['sd']:.3f}"
 
-    def test_figures_that_differ_from_the_published_are_marked(self, page, metrics):
-        published = published_figures()["network"]["overall"]["accuracy"]["pooled"]
-        low, high = metrics["intervals"]["overall"]["accuracy"]
-        assert high < published or low > published  # the made-up table is far off
-        assert page.row("accuracy")[1][0] == ("▼" if high < published else "▲")
+    def test_figures_beyond_their_intervals_are_marked(self, tmp_path):
+        """Where the classes' shares are the published ones, and the images held out."""
+        published = published_figures()["network"]
+        images = {code: published["classes"][code]["images"] // 10 for code in CODES}
+        labels = [code for code, n in images.items() for _ in range(max(n, 1))]
+        page, metrics = _write(tmp_path, _table(labels), {**REAL, "held_out": True})
+        marks = 0
+        for key, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+            low, high = metrics["intervals"]["overall"][key]
+            figure = published["overall"][key]["pooled"]
+            mark = "▲" if low > figure else "▼" if high < figure else ""
+            assert page.row(title)[1].partition(" ")[0] in (mark, _shown(
+                metrics["pooled"]["overall"][key], 4))  # fmt: skip
+            marks += bool(mark)
+        assert marks  # the made-up network is far off
+        for code in CODES:
+            low, high = metrics["intervals"]["classes"][code]["sensitivity"]
+            figure = published["classes"][code]["sensitivity"]["pooled"]
+            shown = next(r for r in page.rows if len(r) == 9 and r[0] == code)[5]
+            expected = "▲" if low > figure else "▼" if high < figure else shown[0]
+            assert shown[0] == (shown[0] if low == high else expected)
+            if low == high:
+                assert shown[0] not in "▲▼"
+
+    @pytest.mark.parametrize(
+        ("labels", "held_out"), [([*CODES] * 80, None), ([*CODES] * 80, False)], ids=str
+    )
+    def test_images_not_known_to_be_held_out_have_no_marks(self, labels, held_out, tmp_path):
+        page, _ = _write(tmp_path, _table(labels), {**REAL, "held_out": held_out})
+        assert not re.search("[▲▼]", page.text)
+
+    def test_where_the_classes_have_other_shares_sensitivities_alone_are_marked(self, tmp_path):
+        page, _ = _write(tmp_path, _table([*CODES] * 80), {**REAL, "held_out": True})
+        assert "the classes' shares are not those of its images" in page.text
+        rows = [row for row in page.rows if len(row) == 9 and row[0] in CODES]
+        assert not any("▲" in row[3] or "▼" in row[3] for row in rows)
+        assert any("▲" in row[5] or "▼" in row[5] for row in rows)
+        assert not re.search("[▲▼]", " ".join(page.row("accuracy")))
 
     def test_all_15_classes_have_their_figures_in_lineage_order(self, page, metrics):
         rows = [row for row in page.rows if len(row) == 9 and row[0] in CODES]
@@ -313,9 +364,8 @@ class TestFigures:
             assert (name, images) == (BY_CODE[code].name, str(figures["images"]))
             for k, key in enumerate(("precision", "sensitivity")):
                 own, reference = cells[2 * k : 2 * k + 2]
-                assert own.lstrip("▲▼ ").split()[0] == _shown(figures[key])
-                expected = published[code][key]
-                assert reference == f"{expected['mean']:.3f} ± {expected['sd']:.3f}"
+                assert own.split()[0] == _shown(figures[key])
+                assert reference == _shown(published[code][key]["pooled"])
             assert cells[4:] == [_shown(figures["specificity"]), _shown(figures["f1"])]
 
     def test_every_operating_point_has_its_figures(self, page, metrics):
@@ -341,12 +391,14 @@ class TestFigures:
 
     def test_the_curves_show_the_examiners(self, page, full):
         assert "re-annotation 2, UNC left out" in page.svg("ROC curve, blast")
-        assert "published, of 1,905 images" in page.text
+        assert "the re-annotations of 1,905 other images, as published" in page.text
+        assert "re-annotated images" not in page.svg("ROC curve, blast")
         own, metrics = full
         assert metrics["examiners_from"] == "these images"
         assert "re-annotation 1" in own.svg("ROC curve, atypical")
         assert "a network of theirs" in own.svg("ROC curve, blast")
-        assert "operating points, on these images" in own.text
+        assert "re-annotated images" in own.svg("ROC curve, blast")
+        assert "whose own curve is dotted" in own.text
 
     def test_every_class_keeps_its_colour(self, page):
         """In tables as swatches, in the plot of the classes as points."""
@@ -380,29 +432,64 @@ class TestFigures:
 class TestExaminers:
     def test_network_and_examiners_are_compared_on_the_same_images(self, full):
         page, metrics = full
-        network = metrics["examiners"]["network"]
-        row = page.row("this network")
-        assert row[1] == "300"
-        assert row[2].split()[0] == _shown(network["agreement"]["label_network"]["agreement"])
-        own = page.row("re-annotation 1")
-        expected = metrics["examiners"]["classes"]["label_reannotation_1"]["all"]
-        assert own[2].split()[0] == _shown(expected["agreement"])
-        assert own[3].split()[0] == _shown(expected["kappa"])
+        examiners = metrics["examiners"]
+        for title, pair in {
+            "label and re-annotation 1": examiners["classes"]["label_reannotation_1"],
+            "re-annotation 1 and re-annotation 2": (
+                examiners["classes"]["reannotation_1_reannotation_2"]
+            ),
+            "label and this network": examiners["network"]["agreement"]["label_network"],
+            "this network and re-annotation 2": (
+                examiners["network"]["agreement"]["network_reannotation_2"]
+            ),
+        }.items():
+            images, *cells = page.row(title)[1:]
+            assert images == "300"
+            shown = [
+                _shown(pair[way][figure])
+                for way in ("all", "without_uncertain")
+                for figure in ("agreement", "kappa")
+            ]
+            assert [cell.split()[0] for cell in cells] == shown
+
+    def test_answers_to_the_questions_have_wilsons_intervals(self, full):
+        page, metrics = full
+        points = metrics["examiners"]["questions"]["blast"]["operating_points"]
+        point = points["reannotation_1"]["all"]
+        (_, images, sensitivity, specificity, _), *_ = [
+            row for row in page.rows if len(row) == 5 and row[0] == "re-annotation 1"
+        ]
+        assert images == "300"
+        for shown, name, of in (
+            (sensitivity, "sensitivity", point["positives"]),
+            (specificity, "specificity", point["images"] - point["positives"]),
+        ):
+            low, high = proportion_interval(point[name], of)
+            assert shown == f"{point[name]:.3f} {low:.3f} to {high:.3f}"
 
     def test_disputes_are_listed_with_the_networks_answer(self, full):
         page, metrics = full
         disputes = metrics["examiners"]["disputes"]["images"]
         assert disputes
         assert f"On {disputes} of 300 re-annotated images" in page.text
-        listed = [row for row in page.rows if len(row) == 5 and row[2] == "EOS"]
-        assert len(listed) == min(disputes, 20)
+        listed = [row for row in page.rows if len(row) == 6 and row[1] == "EOS"]
         csv = pd.read_csv(page.file.parent / "disputes.csv")
-        assert len(csv) == disputes
-        assert [row[0] for row in listed] == csv["id"][: len(listed)].tolist()
+        assert len(csv) == disputes == sum(int(row[2]) for row in listed)
+        assert [int(row[2]) for row in listed] == sorted(
+            (int(row[2]) for row in listed), reverse=True
+        )
+        for label, _, images, as_label, as_reannotated, examples in listed:
+            rows = csv[csv["label"] == label]
+            assert [int(images), int(as_label), int(as_reannotated)] == [
+                len(rows), (rows["network"] == label).sum(), (rows["network"] == "EOS").sum(),
+            ]  # fmt: skip
+            assert examples == ", ".join(rows["id"][:3])
 
     def test_without_re_annotated_images_the_published_ones_stand_there(self, page):
         assert "the published re-annotations of 1,905 images" in page.text
-        assert page.row("re-annotation 2")[1:4] == ["1,905", "0.803", "0.747"]
+        row = page.row("label and re-annotation 2")
+        assert row == ["label and re-annotation 2", "1,905", "0.803", "0.747", "0.901", "0.868"]
+        assert page.row("this network, on its own images")[1] == "1,200"
 
 
 class TestMistakes:
@@ -417,7 +504,7 @@ class TestMistakes:
         rows = surest(_table([*CODES] * 80))
         listed = [row[0] for row in page.rows if row and row[0] in {*rows["id"]}]
         assert listed == rows["id"].tolist()
-        assert "The images are not at hand" in page.text
+        assert "The pictures are not at hand" in page.text
 
     def test_pictures_of_another_networks_answers_are_not_shown(self, tmp_path):
         """Its table may lie in the same folder."""

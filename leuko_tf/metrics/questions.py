@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from leuko_tf.classes import CODES
@@ -94,6 +95,14 @@ def binary_question(
             for name, at in (examiners or {}).items()
         },
     }
+
+
+def wilson_interval(share: float, of: int) -> list[float] | None:
+    """95 % interval of a share of independent images (Wilson 1927); None without images."""
+    if not of:
+        return None
+    interval = binomtest(round(share * of), of).proportion_ci(method="wilson")
+    return [float(interval.low), float(interval.high)]
 
 
 def operating_point(positive: np.ndarray, called: np.ndarray) -> dict[str, float]:

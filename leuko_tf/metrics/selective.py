@@ -99,7 +99,8 @@ def conformal_over_folds(
       For each of `CONFORMAL_LEVELS` and each method a dict: `level`; `method`, `marginal` (one
       threshold, right on the average over all images) or `by_class` (one threshold a class, right
       within each); the share of sets with the right class (`coverage`), also for each fold and
-      class; the mean number of classes in a set, and the shares of sets with none and with one.
+      class; the mean number of classes in a set, and the shares of sets with none and with one; and
+      the classes that are `always` in the set of some fold, for want of calibration images.
       None with a single fold.
     """
     if len(np.unique(folds)) < 2:
@@ -108,11 +109,20 @@ def conformal_over_folds(
     for level in CONFORMAL_LEVELS:
         for method in ("marginal", "by_class"):
             sets = np.zeros(scores.shape, bool)
+            always = np.zeros(len(CODES), bool)
             for fold in np.unique(folds):
                 inside = folds == fold
                 thresholds = _thresholds(labels[~inside], scores[~inside], level, method)
                 sets[inside] = 1 - scores[inside] <= thresholds
-            figures.append({"level": level, "method": method, **_coverage(sets, labels, folds)})
+                always |= np.isinf(thresholds)
+            figures.append(
+                {
+                    "level": level,
+                    "method": method,
+                    **_coverage(sets, labels, folds),
+                    "always": [code for code, is_so in zip(CODES, always, strict=True) if is_so],
+                }
+            )
     return figures
 
 

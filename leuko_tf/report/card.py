@@ -8,7 +8,7 @@ from typing import Any
 
 from leuko_tf.cli import written_aside
 from leuko_tf.metrics.headline import headlines
-from leuko_tf.report.rows import class_rows
+from leuko_tf.report.rows import class_rows, pair_rows
 from leuko_tf.report.text import environment, limits
 
 
@@ -26,6 +26,9 @@ def model_card(metrics: dict[str, Any]) -> str:
         training=source.get("training"),
         headlines=headlines(metrics),
         classes=class_rows(metrics),
+        pairs=pair_rows(metrics),
+        munich="cytomorphology" in source.get("dataset", "").lower()
+        and not source.get("synthetic"),
         limits=limits(source),
     )
 

@@ -18,22 +18,27 @@ from leuko_tf.mistakes import Mistake
 from leuko_tf.report import plots
 from leuko_tf.report.card import model_card
 from leuko_tf.report.rows import (
+    THIS,
+    beside_published,
     class_rows,
-    comparable,
+    dispute_rows,
     examiner_points,
-    examiner_rows,
     headline_mark,
+    is_marked,
     matched_rows,
+    pair_rows,
     paired_rows,
+    point_rows,
+    same_mix,
 )
 from leuko_tf.report.text import environment, limits
 
-SHOWN_DISPUTES = 20
 IN_SOURCE = ("training", "remark")  # told elsewhere on the page
 
 
 def write_report(
-    tables: Mapping[str, pd.DataFrame],
+    table: pd.DataFrame,
+    others: Mapping[str, pd.DataFrame],
     metrics: dict[str, Any],
     disputed: pd.DataFrame,
     surest: list[Mistake],
@@ -42,7 +47,8 @@ def write_report(
     """Writes one HTML file that needs no network and no other file.
 
     Args:
-      tables: checked predictions by the network's name, this one's first.
+      table: checked predictions.
+      others: those of other networks, by name.
       metrics: what `leuko_tf.evaluate.evaluate` computed.
       disputed: see `leuko_tf.examiners.disputes`.
       surest: see `leuko_tf.mistakes.described`.
@@ -54,23 +60,24 @@ def write_report(
         metrics=metrics,
         source={key: value for key, value in source.items() if key not in IN_SOURCE},
         synthetic=bool(source.get("synthetic")),
-        comparable=comparable(source),
-        headlines=[(h, headline_mark(h, source)) for h in headlines(metrics)],
+        comparable=beside_published(source),
+        marked=is_marked(source),
+        same_mix=same_mix(metrics),
+        headlines=[(h, headline_mark(h, metrics)) for h in headlines(metrics)],
         classes=class_rows(metrics),
-        examiners=examiner_rows(metrics, plots.EXAMINER_NAMES),
+        pairs=pair_rows(metrics),
+        points=point_rows(metrics),
         matched=matched_rows(metrics),
-        names=plots.EXAMINER_NAMES,
         question_names=plots.QUESTION_NAMES,
-        figures=_figures(tables, metrics),
+        figures=_figures([(THIS, table), *others.items()], metrics),
         mistakes=[(mistake, _data_uri(mistake.picture)) for mistake in surest],
         by_code=BY_CODE,
-        disputed=disputed.head(SHOWN_DISPUTES).to_dict("records"),
-        disputes=len(disputed),
+        disputes=dispute_rows(disputed),
         limits=limits(source),
         remark=source.get("remark"),
         card=_as_html(model_card(metrics)),
         training=source.get("training"),
-        others={
+        other_figures={
             name: {title: at(comparison["other"], place) for title, place in PLACES.items()}
             for name, comparison in metrics["comparisons"].items()
         },
@@ -88,11 +95,11 @@ def write_report(
         aside.write_text(page, encoding="utf-8")
 
 
-def _figures(tables: Mapping[str, pd.DataFrame], metrics: dict[str, Any]) -> dict[str, str | None]:
+def _figures(tables: plots.Tables, metrics: dict[str, Any]) -> dict[str, str | None]:
     """SVG text by name; None where the images do not define the plot."""
     points = examiner_points(metrics)
     figures: dict[str, str | None] = {
-        "classes": plots.classes(metrics, with_published=comparable(metrics["source"])),
+        "classes": plots.classes(metrics, with_published=beside_published(metrics["source"])),
         "confusion_matrix": plots.confusion_matrix(metrics),
         "reliability": plots.reliability(metrics),
         "coverage": plots.coverage(metrics),

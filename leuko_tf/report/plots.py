@@ -5,7 +5,7 @@ One colour a class and one order of classes everywhere: those of `leuko_tf.class
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -17,16 +17,17 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from leuko_tf.classes import BY_CODE, CODES, INDEX, LINEAGE_ORDER, QUESTIONS
+from leuko_tf.examiners import reannotated
 from leuko_tf.metrics.headline import at
 from leuko_tf.metrics.questions import question_score
 from leuko_tf.predictions import probabilities
 from leuko_tf.published import published_figures
+from leuko_tf.report.rows import NAMES
 
 NETWORK = "#1f4e79"
 FOLD = "#9db8d2"
 REFERENCE = "#8a8a8a"
 EXAMINERS = {"reannotation_1": ("#d95f02", "s"), "reannotation_2": ("#7b3294", "^")}
-EXAMINER_NAMES = {"reannotation_1": "re-annotation 1", "reannotation_2": "re-annotation 2"}
 OTHERS = ("#1b9e77", "#e7298a", "#666633", "#00868b")
 QUESTION_NAMES = {
     "blast": "blast (MYO, MOB)",
@@ -36,8 +37,8 @@ QUESTION_NAMES = {
 # Below this AUC a curve is drawn in full; above it, only the corner where it differs from others.
 ZOOMED_FROM = 0.97
 
-# A table of predictions by the name of its network; the report's own comes first.
-Tables = Mapping[str, pd.DataFrame]
+# Networks' names and tables of predictions; the report's own comes first.
+Tables = Sequence[tuple[str, pd.DataFrame]]
 
 
 def confusion_matrix(metrics: dict[str, Any]) -> str:
@@ -74,15 +75,13 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
     published = published_figures()["network"]["classes"]
     above, below = (-0.14, 0.2) if with_published else (0, 0)
     figure = Figure(figsize=(6.8, 5.0), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
     for axes, name in zip(panels, ("precision", "sensitivity"), strict=True):
         for row, code in enumerate(LINEAGE_ORDER):
             value = metrics["pooled"]["classes"][code][name]
             if with_published:
-                mean, sd = (published[code][name][k] for k in ("mean", "sd"))
-                low, high = max(mean - sd, 0), min(mean + sd, 1)
-                axes.plot([low, high], [row + below] * 2, color=REFERENCE, linewidth=1.2)
-                axes.plot(mean, row + below, "D", color="white", mec=REFERENCE, ms=4.5)
+                pooled = published[code][name]["pooled"]
+                axes.plot(pooled, row + below, "D", color="white", mec=REFERENCE, ms=4.5)
             if value is None:
                 continue
             colour = BY_CODE[code].colour
@@ -90,7 +89,7 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
             if interval:
                 axes.plot(interval, [row + above] * 2, color=colour, linewidth=2.4)
             axes.plot(value, row + above, "o", color=colour, mec="black", mew=0.6, ms=7)
-        axes.set_xlim(-0.03, 1.03)
+        axes.set_xlim(-0.05, 1.05)
         axes.set_xlabel(name)
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
@@ -107,9 +106,12 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
 def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]) -> str | None:
     """ROC curve of a question with the examiners' operating points.
 
+    Where the examiners saw images of the table, the curve of these images is drawn beside the one
+    of all.
+
     Args:
       name: of `leuko_tf.classes.QUESTIONS`.
-      tables: by network's name, this one's first.
+      tables: of each network, this one's first.
       metrics: what `leuko_tf.evaluate` computed.
       points: re-annotation to `all` and `without_uncertain`, each with its figures.
 
@@ -121,18 +123,22 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
         return None
     figure = Figure(figsize=(4.5, 4.9), layout="constrained")
     axes = figure.add_subplot()
-    own = next(iter(tables.values()))
+    own = tables[0][1]
     folds = sorted(own["fold"].unique())
     for k in folds if len(folds) > 1 else []:
         curve = _roc_of(own[own["fold"] == k], name)
         if curve:
             label = "each fold" if k == folds[0] else None
             axes.plot(*curve, color=FOLD, linewidth=0.9, label=label)
-    for i, (network, table) in enumerate(tables.items()):
+    for i, (network, table) in enumerate(tables):
         curve = _roc_of(table, name)
         if curve:
             colour, width = (NETWORK, 2.2) if i == 0 else (OTHERS[(i - 1) % len(OTHERS)], 1.6)
             axes.plot(*curve, color=colour, linewidth=width, label=network)
+    seen = _roc_of(reannotated(own), name)
+    if seen and metrics["examiners_from"] == "these images":
+        label = "re-annotated images"
+        axes.plot(*seen, color=NETWORK, linewidth=1.4, linestyle=":", label=label)
     half = figures["operating_points"]["threshold 0.5"]
     _threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
     for column, (colour, marker) in EXAMINERS.items():
@@ -149,7 +155,7 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
                     markeredgewidth=1.6,
                     markersize=8,
                     zorder=6,
-                    label=EXAMINER_NAMES[column] + suffix,
+                    label=NAMES[column] + suffix,
                 )
     if figures["roc_auc"] >= ZOOMED_FROM:
         shown = [p[way] for p in points.values() for way in p]
@@ -165,7 +171,7 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
     _tidy(axes)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return _svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
 
@@ -176,7 +182,7 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
     figure = Figure(figsize=(4.5, 4.9), layout="constrained")
     axes = figure.add_subplot()
     lowest = 1.0
-    for i, (network, table) in enumerate(tables.items()):
+    for i, (network, table) in enumerate(tables):
         positive, score = _question(table, name)
         if positive.all() or not positive.any():
             continue
@@ -186,13 +192,19 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
         lowest = min(lowest, positive.mean())
     half = metrics["pooled"]["questions"][name]["operating_points"]["threshold 0.5"]
     _threshold_point(axes, half["sensitivity"], half["precision"])
-    axes.axhline(lowest, color="#bbbbbb", linewidth=1, linestyle="--", label="by chance")
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.03)
+    if metrics["pooled"]["questions"][name]["roc_auc"] >= ZOOMED_FROM:
+        corner = max(0.0, min(0.85, half["sensitivity"], half["precision"]) - 0.1)
+        axes.set_xlim(corner, 1 + 0.03 * (1 - corner))
+        axes.set_ylim(corner, 1 + 0.03 * (1 - corner))
+        axes.set_title("upper right corner of the curve", fontsize=9, color="#555555")
+    else:
+        axes.axhline(lowest, color="#bbbbbb", linewidth=1, linestyle="--", label="by chance")
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(-0.01, 1.03)
     axes.set_xlabel("sensitivity (recall)")
     axes.set_ylabel("precision")
     _tidy(axes)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return _svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
 
 
@@ -269,7 +281,7 @@ def _question(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _roc_of(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     positive, score = _question(table, name)
-    if positive.all() or not positive.any():
+    if positive.all() or not positive.any():  # also without images
         return None
     false_positive, true_positive, _ = roc_curve(positive, score)
     return false_positive, true_positive

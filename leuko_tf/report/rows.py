@@ -3,13 +3,26 @@
 from dataclasses import dataclass
 from typing import Any
 
-from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
+import pandas as pd
+
+from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
+from leuko_tf.examiners import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.metrics.headline import PLACES, Headline, at
+from leuko_tf.metrics.questions import wilson_interval
 from leuko_tf.predictions import EXAMINERS
 from leuko_tf.published import published_figures
 
-COMPARED = ("precision", "sensitivity")  # what is published of each class
 QUESTIONS = ("blast", "atypical")  # what is published of the examiners
+EXAMPLES = 3  # images named of each kind of dispute
+THIS = "this network"
+NAMES = {
+    "label": "label",
+    NETWORK: THIS,
+    "reannotation_1": "re-annotation 1",
+    "reannotation_2": "re-annotation 2",
+}
+# Shares of the classes that differ no more than this make accuracies comparable.
+SAME_MIX = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,13 +32,16 @@ class Compared:
     Attributes:
       value: float or None. Of all images.
       interval: [lower, upper] or None. 95 %.
-      published: dict or None. `mean` and `sd` over the folds, and `pooled`.
+      mean, sd: float or None. Over the folds.
+      published: dict or None. `pooled`, `mean` and `sd`.
       mark: str. `higher` or `lower` than published, where the published figure of all folds pooled
         lies outside of the interval; else empty.
     """
 
     value: float | None
     interval: list[float] | None
+    mean: float | None
+    sd: float | None
     published: dict[str, float] | None
     mark: str
 
@@ -36,9 +52,7 @@ class ClassRow:
 
     code: str
     name: str
-    colour: str
     images: int
-    answered: int
     precision: Compared
     sensitivity: Compared
     specificity: Compared
@@ -46,23 +60,77 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class ExaminerRow:
-    """Someone's answers against the labels.
+class PairRow:
+    """Two who answered the same images; 15 classes.
 
     Attributes:
-      name: str.
+      names: (str, str).
       images: int.
-      agreement, kappa: float or None, each with its interval or None.
-      points: dict of question to sensitivity, specificity and precision; {} where not defined.
+      all: dict. `agreement` and `kappa` with their intervals, UNC being an answer of its own.
+      without_uncertain: dict. The same without the images with an UNC of the two.
     """
 
+    names: tuple[str, str]
+    images: int
+    all: dict[str, Any]
+    without_uncertain: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PointRow:
+    """Someone's answers to a binary question, against the labels.
+
+    Attributes:
+      question: str.
+      name: str. Who.
+      images: int.
+      figures: dict of sensitivity, specificity and precision; None where not defined.
+      intervals: dict of sensitivity and specificity; Wilson's, None where not known.
+    """
+
+    question: str
     name: str
     images: int
-    agreement: float | None
-    agreement_interval: list[float] | None
-    kappa: float | None
-    kappa_interval: list[float] | None
-    points: dict[str, dict[str, float]]
+    figures: dict[str, float | None]
+    intervals: dict[str, list[float] | None]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The network at an examiner's operating point.
+
+    Attributes:
+      question, examiner: str.
+      sensitivity, specificity: float. The examiner's.
+      network_sensitivity: float. At a specificity no lower than the examiner's.
+      network_specificity: float. At a sensitivity no lower than the examiner's.
+    """
+
+    question: str
+    examiner: str
+    sensitivity: float
+    specificity: float
+    network_sensitivity: float
+    network_specificity: float
+
+
+@dataclass(frozen=True)
+class DisputeRow:
+    """Images with one label that both re-annotations answer with one other class.
+
+    Attributes:
+      label, reannotated: str. Codes.
+      images: int.
+      as_label, as_reannotated: int. How many of them the network answers so.
+      examples: list of str. Ids.
+    """
+
+    label: str
+    reannotated: str
+    images: int
+    as_label: int
+    as_reannotated: int
+    examples: list[str]
 
 
 @dataclass(frozen=True)
@@ -86,53 +154,67 @@ class PairedRow:
     mark: str
 
 
-@dataclass(frozen=True)
-class Matched:
-    """The network at an examiner's operating point.
-
-    Attributes:
-      question, examiner: str.
-      sensitivity, specificity: float. The examiner's.
-      network_sensitivity: float. At a specificity no lower than the examiner's.
-      network_specificity: float. At a sensitivity no lower than the examiner's.
-    """
-
-    question: str
-    examiner: str
-    sensitivity: float
-    specificity: float
-    network_sensitivity: float
-    network_specificity: float
-
-
-def comparable(source: dict[str, Any]) -> bool:
-    """Whether it makes sense to set figures against the published network's."""
+def beside_published(source: dict[str, Any]) -> bool:
+    """Whether the published network's figures of the classes stand beside."""
     return not source.get("synthetic") and source.get("held_out") is not False
 
 
-def headline_mark(headline: Headline, source: dict[str, Any]) -> str:
+def is_marked(source: dict[str, Any]) -> bool:
+    """Whether differences from the published network are marked: of real, held-out images only."""
+    return source.get("synthetic") is False and source.get("held_out") is True
+
+
+def same_mix(metrics: dict[str, Any]) -> bool:
+    """Whether the classes' shares are near the published images'.
+
+    Else accuracies, averages over classes and precisions differ for that reason alone.
+    """
+    published = published_figures()["network"]
+    images = {code: metrics["pooled"]["classes"][code]["images"] for code in CODES}
+    return all(
+        images[code] > 0
+        and abs(
+            images[code] / metrics["pooled"]["images"]
+            - published["classes"][code]["images"] / published["images"]
+        )
+        < SAME_MIX
+        for code in CODES
+    )
+
+
+def headline_mark(headline: Headline, metrics: dict[str, Any]) -> str:
     """As `Compared.mark`."""
-    return _mark(headline.interval, headline.published) if comparable(source) else ""
+    if not is_marked(metrics["source"]) or not same_mix(metrics):
+        return ""
+    return _mark(headline.interval, headline.published)
 
 
 def class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
     """All 15 classes in lineage order."""
     published = published_figures()["network"]["classes"]
-    marked = comparable(metrics["source"])
+    marked = {
+        "sensitivity": is_marked(metrics["source"]),
+        "precision": is_marked(metrics["source"]) and same_mix(metrics),
+    }
 
     def compared(code: str, name: str) -> Compared:
-        interval = at(metrics["intervals"], ("classes", code, name))
+        place = ("classes", code, name)
+        interval = at(metrics["intervals"], place)
         reference = published[code].get(name)
-        mark = _mark(interval, reference) if marked else ""
-        return Compared(metrics["pooled"]["classes"][code][name], interval, reference, mark)
+        return Compared(
+            value=at(metrics["pooled"], place),
+            interval=interval,
+            mean=at(metrics["mean"], place),
+            sd=at(metrics["sd"], place),
+            published=reference,
+            mark=_mark(interval, reference) if marked.get(name) else "",
+        )
 
     return [
         ClassRow(
             code=code,
             name=BY_CODE[code].name,
-            colour=BY_CODE[code].colour,
             images=metrics["pooled"]["classes"][code]["images"],
-            answered=metrics["pooled"]["classes"][code]["answered"],
             precision=compared(code, "precision"),
             sensitivity=compared(code, "sensitivity"),
             specificity=compared(code, "specificity"),
@@ -152,42 +234,75 @@ def examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def examiner_rows(metrics: dict[str, Any], names: dict[str, str]) -> list[ExaminerRow]:
-    """Network and re-annotations against the labels of the re-annotated images.
+def pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
+    """Who agrees with whom: examiners among themselves, then the network with each.
 
-    Without re-annotated images of its own, a real data set has the published re-annotations; a
+    Without re-annotated images of its own, a real table has the published re-annotations alone; a
     synthetic one has no row.
-
-    Args:
-      metrics: what `leuko_tf.evaluate.evaluate` computed.
-      names: of the re-annotations.
     """
-    points = examiner_points(metrics)
     own = metrics["examiners"]
-    rows = []
     if own:
-        network = own["network"]
+        pairs = {
+            **{pair: own["classes"]["_".join(pair)] for pair in PAIRS},
+            **{pair: own["network"]["agreement"]["_".join(pair)] for pair in NETWORK_PAIRS},
+        }
+    elif metrics["examiners_from"]:
+        published = published_figures()["examiners"]
+        images = published["images"]
+        pairs = {
+            pair: {
+                "all": {"images": images, **published["agreement"]["_".join(pair)]["all"]},
+                "without_uncertain": published["agreement"]["_".join(pair)]["without_uncertain"],
+            }
+            for pair in PAIRS
+        }
+    else:
+        pairs = {}
+    return [
+        PairRow(
+            names=(NAMES[one], NAMES[other]),
+            images=both["all"]["images"],
+            all=both["all"],
+            without_uncertain=both["without_uncertain"],
+        )
+        for (one, other), both in pairs.items()
+    ]
+
+
+def point_rows(metrics: dict[str, Any]) -> list[PointRow]:
+    """Network and re-annotations as answers to the two binary questions.
+
+    The network, at threshold 0.5, on the images that the re-annotations saw where there are some;
+    else on all of its own.
+    """
+    own = metrics["examiners"]
+    points = examiner_points(metrics)
+    figures = own["network"]["figures"] if own else metrics["pooled"]
+    rows = []
+    for question in QUESTIONS if points else ():
+        of_network = figures["questions"][question]
         rows.append(
-            ExaminerRow(
-                name="this network",
-                **network["agreement"]["label_network"],
-                points={
-                    name: at(
-                        network["figures"]["questions"], (name, "operating_points", "threshold 0.5")
-                    )
-                    or {}
-                    for name in QUESTIONS
-                },
+            _point_row(
+                question,
+                THIS if own else f"{THIS}, on its own images",
+                of_network["operating_points"].get("threshold 0.5", {}),
+                of_network["positives"] + of_network["negatives"],
+                of_network["positives"],
             )
         )
-    for column in EXAMINERS if points else ():
-        for way, suffix in (("all", ""), ("without_uncertain", ", UNC left out")):
-            at_label = {name: at(points, (name, column, way)) or {} for name in QUESTIONS}
-            if own:
-                agreement = own["classes"][f"label_{column}"][way]
-            else:
-                agreement = _published_agreement(column, way)
-            rows.append(ExaminerRow(name=names[column] + suffix, **agreement, points=at_label))
+        for column in EXAMINERS:
+            for way, suffix in (("all", ""), ("without_uncertain", ", UNC left out")):
+                point = at(points, (question, column, way))
+                if point:
+                    rows.append(
+                        _point_row(
+                            question,
+                            NAMES[column] + suffix,
+                            point,
+                            point["images"],
+                            point.get("positives"),
+                        )
+                    )
     return rows
 
 
@@ -202,7 +317,7 @@ def matched_rows(metrics: dict[str, Any]) -> list[Matched]:
     return [
         Matched(
             question=question,
-            examiner=examiner,
+            examiner=NAMES[examiner],
             sensitivity=matched["sensitivity"],
             specificity=matched["specificity"],
             network_sensitivity=matched["sensitivity_at_specificity"],
@@ -211,6 +326,26 @@ def matched_rows(metrics: dict[str, Any]) -> list[Matched]:
         for question in QUESTIONS
         for examiner, matched in figures["questions"][question]["at_examiners"].items()
     ]
+
+
+def dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
+    """The kinds of disputes, the most frequent first.
+
+    Args:
+      disputed: see `leuko_tf.examiners.disputes`, with the network's answers.
+    """
+    rows = [
+        DisputeRow(
+            label=str(label),
+            reannotated=str(reannotated),
+            images=len(images),
+            as_label=int((images["network"] == label).sum()),
+            as_reannotated=int((images["network"] == reannotated).sum()),
+            examples=images["id"].head(EXAMPLES).tolist(),
+        )
+        for (label, reannotated), images in disputed.groupby(["label", "reannotated"], sort=False)
+    ]
+    return sorted(rows, key=lambda row: -row.images)  # stable: equals stay in the classes' order
 
 
 def paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
@@ -235,20 +370,22 @@ def paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
     return rows
 
 
-def _published_agreement(column: str, way: str) -> dict[str, Any]:
-    published = published_figures()["examiners"]
-    figures = published["agreement"][f"label_{column}"][way]
-    return {
-        "images": published["operating_points"]["blast"][column][way]["images"],
-        "agreement": figures.get("agreement"),
-        "agreement_interval": None,
-        "kappa": figures.get("kappa"),
-        "kappa_interval": None,
-    }
+def _point_row(
+    question: str, name: str, point: dict[str, Any], images: int, positives: int | None
+) -> PointRow:
+    figures = {f: point.get(f) for f in ("sensitivity", "specificity", "precision")}
+    intervals: dict[str, list[float] | None] = {"sensitivity": None, "specificity": None}
+    if point and positives is not None:
+        intervals = {
+            "sensitivity": wilson_interval(point["sensitivity"], positives),
+            "specificity": wilson_interval(point["specificity"], images - positives),
+        }
+    return PointRow(question, name, images, figures, intervals)
 
 
 def _mark(interval: list[float] | None, published: dict[str, float] | None) -> str:
-    if interval is None or published is None:
+    # An interval without width does not mean certainty: see `leuko_tf.metrics.bootstrap`.
+    if interval is None or published is None or interval[0] == interval[1]:
         return ""
     if interval[0] > published["pooled"]:
         return "higher"

@@ -46,6 +46,7 @@ def environment(autoescape: bool) -> Environment:
         "count": count,
         "share": share,
         "p_value": p_value,
+        "probability": probability,
     }
     return templates
 
@@ -65,6 +66,13 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def probability(value: float) -> str:
+    """Three digits, but never a 0 or 1 that it is not."""
+    if 0.9995 <= value < 1:
+        return "> 0.999"
+    return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
 def count(number: int) -> str:

@@ -114,6 +114,22 @@ def test_a_bad_line_is_named_with_its_number_and_what_is_wrong(tmp_path, line, p
         parse(tmp_path, text)
 
 
+@pytest.mark.parametrize("line", ["x" * 100_000, "\0" * 100_000, "NGS/" + "é\t" * 500])
+def test_a_long_line_of_a_wrong_file_is_cut(tmp_path, line):
+    with pytest.raises(BadDownloadError) as caught:
+        parse(tmp_path, f"{line}\n" * 50)
+    named = [text for text in str(caught.value).splitlines() if text.startswith("    line ")]
+    assert len(named) == 10
+    assert named[0].startswith(f"    line 1: {line[:1]!r}"[:-1])
+    assert max(map(len, named)) <= len("    line 10: ") + 80
+
+
+def test_of_a_long_line_both_ends_are_told(tmp_path):
+    line = f"BAS/{'x' * 100}.tiff BAS nan XXX"
+    with pytest.raises(BadDownloadError, match=r"line 1: 'BAS/x+\.\.\.x+\.tiff BAS nan XXX'"):
+        parse(tmp_path, line)
+
+
 def test_an_annotation_file_in_another_encoding_is_a_malformed_line_not_a_crash(tmp_path):
     (tmp_path / "annotations.dat").write_bytes("BAS BAS nan nän\n".encode("latin-1"))
     problems = Problems(tmp_path)

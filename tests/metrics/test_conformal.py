@@ -139,3 +139,20 @@ def test_where_there_are_too_few_images_every_class_is_in_every_set():
     labels, scores = np.array([0, 1, 2, 3]), np.eye(15)[[0, 1, 2, 3]]
     for row in conformal_over_folds(labels, scores, np.array([1, 1, 2, 2])):
         assert (row["coverage"], row["mean_size"], row["empty"], row["single"]) == (1, 15, 0, 0)
+
+
+def test_classes_with_too_few_images_to_calibrate_are_named_and_in_every_set():
+    """Nine images allow a level of .90; .95 needs nineteen."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([CODES.index("NGS"), CODES.index("LYA")], [60, 22])
+    folds = np.tile([1, 2], 41)  # eleven of LYA in each: too few for .95, enough for .90
+    by_class = {
+        sets["level"]: sets
+        for sets in conformal_over_folds(labels, plausible(rng, labels), folds)
+        if sets["method"] == "by_class"
+    }
+    never_seen = [code for code in CODES if code not in ("NGS", "LYA")]
+    assert by_class[0.90]["always"] == never_seen
+    assert by_class[0.95]["always"] == [c for c in CODES if c != "NGS"]
+    assert by_class[0.95]["classes"]["LYA"] == 1
+    assert by_class[0.95]["mean_size"] >= 14

@@ -111,6 +111,8 @@ def test_the_data_file_of_comparisons_has_exactly_these_figures_as_printed(metri
     for place, figure in given.items():
         if place[-1] in ("mean", "sd", "pooled"):
             value = at(metrics[place[-1]], place[:-1])
+        elif place[-1] == "images":
+            value = at(metrics["pooled"], place)
         else:
             *question, threshold, name = place
             value = at(metrics["mean"], (*question, "operating_points", threshold, name))

@@ -5,6 +5,7 @@
 
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ ANNOTATIONS = "annotations.dat"
 FOLD_FOLDER = "folds"
 SYNTHETIC_MARK = "SYNTHETIC.json"
 LEVELS_BELOW = 2
+SHOWN_OF_A_LINE = reprlib.Repr()
+SHOWN_OF_A_LINE.maxstring = 80  # letters; of a longer line the middle is left out
 NAN = "nan"  # how annotations.dat writes `not re-annotated`
 
 PUBLISHED_FOLDS = "published lists (folds/fold1.txt ... fold5.txt)"
@@ -145,7 +148,7 @@ def read_annotations(file: Path, problems: Problems) -> tuple[list[Annotation], 
     for number, line in enumerate(lines, 1):
         keys.add(_key(line.split(" ")[0]))
         annotation, problem = _parse(line)
-        where = f"line {number}: {line!r}"
+        where = f"line {number}: {SHOWN_OF_A_LINE.repr(line)}"
         if annotation and (first := seen.setdefault(_key(annotation.path), number)) != number:
             problem = f"image listed twice in {ANNOTATIONS}"
             where += f" (first in line {first})"
