@@ -40,7 +40,8 @@ def export(model: "keras.Model", out: Path, description: dict[str, Any]) -> Path
     that needs oneDNN. The version appears under its number by one rename, whole.
 
     Args:
-      model: a model of this project. Its grouped convolutions become portable ones.
+      model: a model of this project, spent by this: its grouped convolutions become portable
+        ones, and its batch norms are folded into the convolutions before them.
       out: the model's base folder, which holds the versions.
       description: JSON-like facts about the model, to travel in assets.extra/model.json.
 
@@ -50,12 +51,14 @@ def export(model: "keras.Model", out: Path, description: dict[str, Any]) -> Path
     import keras
     import tensorflow as tf
 
+    from leuko_tf.folding import fold_batch_norms
     from leuko_tf.layers import GroupedConv2D
     from leuko_tf.resnext import SCALING
 
     for layer in model.layers:
         if isinstance(layer, GroupedConv2D):
             layer.portable = True
+    fold_batch_norms(model)
 
     archive = keras.export.ExportArchive()
     archive.track(model)

@@ -9,7 +9,7 @@ import keras
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.layers import CellScaling, GroupedConv2D
+from leuko_tf.layers import BatchNorm, CellScaling, GroupedConv2D, LeakyReLU
 
 # Keras 2.2.4's defaults, with which the paper's network was made.
 BATCH_NORM_EPSILON = 1e-3
@@ -116,13 +116,13 @@ class _Parts:
         return self.activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
 
     def normalise(self, x, name: str):
-        return keras.layers.BatchNormalization(
-            epsilon=BATCH_NORM_EPSILON, momentum=self._momentum, name=f"{name}_norm"
-        )(x)
+        return BatchNorm(epsilon=BATCH_NORM_EPSILON, momentum=self._momentum, name=f"{name}_norm")(
+            x
+        )
 
     def activate(self, x, name: str):
         if self._activation == "leaky_relu":
-            return keras.layers.LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
+            return LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
         return keras.layers.Activation(self._activation, name=f"{name}_act")(x)
 
 

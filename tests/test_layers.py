@@ -1,4 +1,4 @@
-"""The grouped convolution against separate convolutions, and the input scaling against Pillow."""
+"""The layers against others: separate convolutions, Keras' batch norm, Pillow's resizing."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leuko_tf import layers
-from leuko_tf.layers import CellScaling, GroupedConv2D
+from leuko_tf.layers import BatchNorm, CellScaling, GroupedConv2D
 
 NATIVE = layers._native_convolution
 PORTABLE = layers._block_diagonal_convolution
@@ -435,3 +435,78 @@ class TestCellScaling:
         layer = CellScaling(9)
         layer(np.zeros((1, 4, 4, 3), np.uint8))
         assert layer.weights == []
+
+
+def _norms(channels: int, policy: str, seed: int = 0) -> tuple[BatchNorm, keras.layers.Layer]:
+    """Ours and Keras', with the same random weights."""
+    rng = np.random.default_rng(seed)
+    weights = [
+        rng.uniform(0.5, 2, channels),
+        rng.normal(size=channels),
+        rng.normal(size=channels),
+        rng.uniform(0.5, 2, channels),
+    ]
+    layers = []
+    for kind in (BatchNorm, keras.layers.BatchNormalization):
+        layer = kind(epsilon=1e-3, momentum=0.9, dtype=policy)
+        layer.build((None, None, None, channels))
+        layer.set_weights(weights)
+        layers.append(layer)
+    return layers[0], layers[1]
+
+
+class TestBatchNorm:
+    # A sum over some hundred products of this precision.
+    TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 2e-2}  # noqa: RUF012
+
+    @pytest.mark.parametrize("policy", TOLERANCE)
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("shape", [(4, 5, 6, 8), (2, 1, 1, 3), (1, 7, 1, 4)], ids=str)
+    def test_results_gradients_and_averages_are_those_of_keras(self, policy, training, shape):
+        inputs = tf.cast(2 + 3 * _random(shape), _norms(1, policy)[0].compute_dtype)
+        weights = _random(shape, seed=9)
+        found = []
+        for layer in _norms(shape[-1], policy):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = layer(inputs, training=training)
+                loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
+            assert outputs.dtype == inputs.dtype
+            variables = [v.value for v in layer.trainable_variables]
+            found.append(
+                [outputs, *tape.gradient(loss, [inputs, *variables]), *layer.get_weights()]
+            )
+        for pair in zip(*found, strict=True):
+            ours, theirs = (tf.cast(t, tf.float32).numpy() for t in pair)
+            scale = max(1.0, np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, atol=self.TOLERANCE[policy] * scale)
+
+    def test_a_frozen_layer_keeps_its_averages(self):
+        layer, _ = _norms(3, "float32")
+        layer.trainable = False
+        before = layer.get_weights()
+        inputs = _random((4, 2, 2, 3))
+        frozen = layer(inputs, training=True)
+        np.testing.assert_array_equal(frozen, layer(inputs, training=False))
+        for ours, kept in zip(layer.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(ours, kept)
+
+    def test_it_compiles_under_xla(self):
+        layer, _ = _norms(4, "float32")
+        inputs = _random((3, 5, 5, 4))
+
+        def step(images):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                loss = tf.reduce_sum(layer(images, training=True) ** 3)
+            return tape.gradient(loss, images)
+
+        expected = step(tf.constant(inputs))
+        compiled = tf.function(step, jit_compile=True)(tf.constant(inputs))
+        np.testing.assert_allclose(compiled, expected, atol=1e-4)
+
+    def test_it_comes_back_from_its_configuration_as_a_layer_of_its_own(self):
+        layer = BatchNorm(epsilon=0.01, momentum=0.5, name="n")
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+        assert type(again) is BatchNorm
+        assert again.get_config() == layer.get_config()

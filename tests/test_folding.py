@@ -1,0 +1,73 @@
+"""Folded networks: the same answers, in eager mode and in the graphs that TensorFlow optimises."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from leuko_tf.folding import fold_batch_norms
+from leuko_tf.layers import BatchNorm
+from leuko_tf.resnext import resnext
+
+SMALL = {"input_size": 40, "blocks": (2, 1), "stem_width": 8, "width": 16, "cardinality": 4}
+
+
+def _network(**settings) -> keras.Model:
+    """A network whose batch norms do something."""
+    keras.utils.set_random_seed(0)
+    model = resnext(**{**SMALL, **settings})
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            channels = layer.gamma.shape[0]
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 2, channels),
+                    rng.normal(0, 0.5, channels),
+                    rng.normal(0, 0.5, channels),
+                    rng.uniform(0.5, 2, channels),
+                ]
+            )
+        elif isinstance(layer, keras.layers.Conv2D):
+            layer.bias.assign(rng.normal(0, 0.1, layer.bias.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (3, 40, 40, 3)).astype(np.float32)
+
+
+# TensorFlow with oneDNN forgets the slope of a LeakyReLU that it fuses with a sum: the network with
+# slope 0.3 shows it, in a graph alone.
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "silu"])
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_a_folded_network_gives_the_same_answers(images, activation, graph):
+    model = _network(activation=activation)
+    expected = model(images, training=False)
+    assert expected.numpy().std() > 0.01
+    # The stem, three in each of the three blocks, and a projection in each stage.
+    assert fold_batch_norms(model) == 1 + 3 * 3 + 2
+    run = tf.function(model) if graph else model
+    np.testing.assert_allclose(run(tf.constant(images), training=False), expected, atol=1e-5)
+
+
+def test_a_second_time_changes_nothing(images):
+    model = _network()
+    expected = model(images, training=False)
+    fold_batch_norms(model)
+    assert fold_batch_norms(model) == 0
+    np.testing.assert_allclose(model(images, training=False), expected, atol=1e-5)
+
+
+def test_what_is_not_a_convolution_alone_before_a_batch_norm_is_left(images):
+    inputs = keras.Input((40, 40, 3))
+    shared = keras.layers.Conv2D(4, 3, name="shared")(inputs)
+    active = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    bare = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
+    outputs = [BatchNorm()(x) for x in (shared, active, bare)]
+    model = keras.Model(inputs, [*outputs, shared, keras.layers.BatchNormalization()(inputs)])
+    expected = model(images)
+    assert fold_batch_norms(model) == 0
+    for ours, theirs in zip(model(images), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
