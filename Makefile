@@ -1,6 +1,7 @@
 # make demo    the whole way, from a folder of TIFFs to a served answer (DATA=<TCIA download>)
 # make test    every test
 # make lint    ruff and mypy
+# make bench   how fast it all is, in short; with peers where `pip install .[bench]` was done
 # make setup   the environment, in .venv; the others call it
 # make lock    renews requirements.lock from pyproject.toml
 
@@ -10,7 +11,10 @@ MADE_FROM := .venv/.made-from
 # What an environment depends on: where it stands, and what it was made from.
 INPUTS = { pwd; sha256sum requirements.lock pyproject.toml; }
 
-.PHONY: demo test lint setup lock
+PEERS_THERE = from importlib.util import find_spec as there; \
+  exit(not all(map(there, ("torch", "onnx", "onnxruntime", "openvino"))))
+
+.PHONY: demo test lint bench setup lock
 
 demo: setup
 	@$(BIN)/python -m leuko_tf.demo $(if $(DATA),--data "$(DATA)")
@@ -20,6 +24,10 @@ test: setup
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup
+	@peers=$$($(BIN)/python -c '$(PEERS_THERE)' && echo --peers); \
+	$(BIN)/python -m leuko_tf.bench --short $$peers
 
 setup:
 	@if [ "$$($(INPUTS))" = "$$(cat $(MADE_FROM) 2>/dev/null)" ]; then exit 0; fi; set -e; \

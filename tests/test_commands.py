@@ -8,6 +8,8 @@ import pytest
 from leuko_tf.classes import CODES
 
 COMMANDS = [
+    "leuko_tf.bench",
+    "leuko_tf.bench.worker",
     "leuko_tf.crossval",
     "leuko_tf.demo",
     "leuko_tf.evaluate",
@@ -31,7 +33,7 @@ try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 except SystemExit as end:
     status = end.code
-heavy = {"tensorflow", "keras", "tensorflow_datasets"} & set(sys.modules)
+heavy = {"tensorflow", "keras", "tensorflow_datasets", "torch"} & set(sys.modules)
 print("HEAVY:", *sorted(heavy))
 sys.exit(status)
 """

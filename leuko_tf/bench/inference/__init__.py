@@ -1,0 +1,95 @@
+"""Probabilities of 400 px images on the CPU: ours exported, PyTorch, ONNX Runtime, OpenVINO."""
+
+from leuko_tf.bench.arithmetic import forward_gflop
+from leuko_tf.bench.contenders import (
+    FLOOR,
+    IMAGES_A_SECOND,
+    OURS,
+    PEER,
+    Case,
+    Contender,
+    Options,
+    Stage,
+)
+
+SIZE = 400
+CELLS = 32
+# Of probabilities at equal precision; more, and it is another network that is timed.
+TOLERANCE = 1e-4
+
+WEIGHTS, IMAGES, EXPECTED = "weights.npz", "images.npy", "expected.npy"
+KERAS_MODEL, EXPORTS, ONNX = "model.keras", "exports", "network.onnx"
+
+_HERE = "leuko_tf.bench.inference"
+
+
+def _preparations(options: Options) -> list[Contender]:
+    settings = {"work": str(options.work)}
+    made = [("network and cells", "preparation:make_network")]
+    if options.peers:
+        made.append(("ONNX file", "torch_inference:make_onnx"))
+    return [Contender(name, FLOOR, f"{_HERE}.{f}", settings, warm_up=0) for name, f in made]
+
+
+def _cases(options: Options) -> list[Case]:
+    return [
+        Case(
+            "",
+            _contenders(options, batch, precision),
+            precision=precision,
+            size=SIZE,
+            batch=batch,
+            seconds=2.0 if options.short else 4.0,
+            gflop_an_image=forward_gflop(SIZE),
+        )
+        for precision in ("float32", "bfloat16")
+        for batch in ((8,) if options.short and precision == "bfloat16" else (1, 8))
+    ]
+
+
+def _contenders(options: Options, batch: int, precision: str) -> list[Contender]:
+    shared = {"work": str(options.work), "batch": batch, "precision": precision}
+
+    def entry(name: str, role: str, builder: str, **settings: object) -> Contender:
+        return Contender(name, role, f"{_HERE}.{builder}", {**shared, **settings})
+
+    contenders = [entry("leuko_tf, SavedModel", OURS, "ours:exported")]
+    if not options.peers:
+        return contenders
+    torch = "torch_inference:torch_network"
+    contenders.append(entry("PyTorch compiled", PEER, torch, mode="compiled"))
+    if not options.short:
+        contenders += [
+            entry("PyTorch eager", PEER, torch, mode="eager"),
+            entry("PyTorch compiled, weights frozen", PEER, torch, mode="frozen"),
+        ]
+    contenders.append(entry("OpenVINO", PEER, "runtimes:openvino"))
+    if precision == "float32":  # it has no bfloat16 on x86
+        contenders.append(entry("ONNX Runtime", PEER, "runtimes:onnx_runtime"))
+    return contenders
+
+
+STAGE = Stage(
+    title="Inference on the CPU",
+    unit=IMAGES_A_SECOND,
+    remarks=(
+        "The paper's network with random weights, and moving averages and output layer fitted to "
+        "synthetic cells so that its answers differ; the same weights everywhere. Each "
+        "gets uint8 NumPy images [batch, 400, 400, 3] and gives NumPy arrays: probabilities, order "
+        "of the classes, blast and atypical score. Scaling and softmax are included, decoding of "
+        "files is not.",
+        f"Largest difference: of the probabilities of {CELLS} synthetic cells from the float32 "
+        "Keras model's. A trained network tells cells apart by more than this one does, so that "
+        "rounding to bfloat16 weighs less there. "
+        f"In float32 a contender with more than {TOLERANCE:g} does not run.",
+        "Ours: the exported SavedModel, signature `serving_default`, which computes the scores in "
+        "the graph; the others' are computed by NumPy. In bfloat16 the exported model has the "
+        "policy mixed_bfloat16.",
+        "PyTorch: channels last; bfloat16 by autocast; compiled is `torch.compile` in its default "
+        "mode, frozen is that with `torch._inductor.config.freezing`. ONNX Runtime and OpenVINO: "
+        "the ONNX file of that network; OpenVINO with static shape and the latency hint.",
+    ),
+    preparations=_preparations,
+    cases=_cases,
+    peers_need=("torch", "onnx", "onnxruntime", "openvino"),
+)
