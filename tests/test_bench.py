@@ -348,6 +348,17 @@ class TestCommand:
         with pytest.raises(UserError, match=r"bench\.json is no benchmark's"):
             program.bench(["startup"], tmp_path, 1, 1, short=True, peers=False)
 
+    def test_told_to_end_it_removes_what_it_made(self, tmp_path):
+        command = [sys.executable, "-m", "leuko_tf.bench", "evaluate", "--out", tmp_path]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
+            deadline = time.monotonic() + 30
+            while not [*tmp_path.glob("work-*")] and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert [*tmp_path.glob("work-*")]
+            running.terminate()
+            assert running.wait(30) == 128 + signal.SIGTERM
+        assert not [*tmp_path.glob("work-*")]
+
     def test_every_command_but_the_worker_is_timed(self):
         from test_commands import COMMANDS
 

@@ -7,6 +7,8 @@ wrote about them; each tells when and where it was measured.
 import argparse
 import importlib.util
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,6 +200,8 @@ def main() -> None:
     threads = race.cores() if arguments.threads is None else arguments.threads
     if rounds < 1 or not 1 <= threads <= race.cores():
         raise UserError(f"--rounds from 1, --threads from 1 to the {race.cores()} cores there are")
+    # As an interruption does: workers are ended, and the folder that they read is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     bench(
         [name for name in STAGES if name in names],
         arguments.out,
