@@ -42,7 +42,7 @@ def evaluate(
       out: folder to write to.
       annotations: annotations.dat whose re-annotations join the table by id.
       others: name to table of other networks to compare with.
-      replicates: of the bootstrap; 0 for no intervals but DeLong's.
+      replicates: of the bootstrap; 0 for no intervals but DeLong's and the examiners'.
 
     Returns:
       What `metrics.json` holds: the table's `source`, the figures of

@@ -133,8 +133,7 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
     for i, (network, table) in enumerate(tables):
         curve = _roc_of(table, name)
         if curve:
-            colour, width = (NETWORK, 2.2) if i == 0 else (OTHERS[(i - 1) % len(OTHERS)], 1.6)
-            axes.plot(*curve, color=colour, linewidth=width, label=network)
+            axes.plot(*curve, label=network, **_line_of(i))
     seen = _roc_of(reannotated(own), name)
     if seen and metrics["examiners_from"] == "these images":
         label = "re-annotated images"
@@ -187,8 +186,7 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
         if positive.all() or not positive.any():
             continue
         precision, sensitivity, _ = precision_recall_curve(positive, score, drop_intermediate=True)
-        colour, width = (NETWORK, 2.2) if i == 0 else (OTHERS[(i - 1) % len(OTHERS)], 1.6)
-        axes.plot(sensitivity, precision, color=colour, linewidth=width, label=network)
+        axes.plot(sensitivity, precision, label=network, **_line_of(i))
         lowest = min(lowest, positive.mean())
     half = metrics["pooled"]["questions"][name]["operating_points"]["threshold 0.5"]
     _threshold_point(axes, half["sensitivity"], half["precision"])
@@ -285,6 +283,13 @@ def _roc_of(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray] | N
         return None
     false_positive, true_positive, _ = roc_curve(positive, score)
     return false_positive, true_positive
+
+
+def _line_of(network: int) -> dict[str, Any]:
+    """Colour and width of a network's curve, by its place among the tables: ours is the first."""
+    if network == 0:
+        return {"color": NETWORK, "linewidth": 2.2}
+    return {"color": OTHERS[(network - 1) % len(OTHERS)], "linewidth": 1.6}
 
 
 def _tidy(axes: Axes) -> None:
