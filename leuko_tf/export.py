@@ -52,11 +52,11 @@ def export(model: "keras.Model", out: Path, description: dict[str, Any]) -> Path
     import tensorflow as tf
 
     from leuko_tf.folding import fold_batch_norms
-    from leuko_tf.layers import GroupedConv2D
+    from leuko_tf.layers import Conv2D
     from leuko_tf.resnext import SCALING
 
     for layer in model.layers:
-        if isinstance(layer, GroupedConv2D):
+        if isinstance(layer, Conv2D):
             layer.portable = True
     fold_batch_norms(model)
 

@@ -1,12 +1,32 @@
-"""Moves batch norms into the convolutions before them: the same function with fewer steps.
+"""What a batch norm saves the convolution before it.
 
 With its moving averages a batch norm is a scale and an offset of each channel, and so part of the
-convolution that feeds it.
+convolution that feeds it: for inference the two become one. While it learns it takes the mean away,
+and with it the bias of that convolution, which then needs no gradient.
 """
 
 import keras
 
-from leuko_tf.layers import BatchNorm, LeakyReLU
+from leuko_tf.layers import BatchNorm, Conv2D, LeakyReLU
+
+
+def spare_bias_gradients(model: keras.Model) -> int:
+    """Tells each convolution whether a batch norm that learns takes its bias away again.
+
+    To be called before training, and again after a batch norm was frozen or unfrozen.
+
+    Args:
+      model: a model of this project; Keras' own layers stay as they are.
+
+    Returns:
+      The number of convolutions whose bias gets no gradient.
+    """
+    norms = [n for n in model.layers if isinstance(n, BatchNorm) and n.trainable]
+    spared = {id(_convolution_before(norm, model)) for norm in norms}
+    convolutions = [layer for layer in model.layers if isinstance(layer, Conv2D)]
+    for convolution in convolutions:
+        convolution.normalised = id(convolution) in spared
+    return sum(convolution.normalised for convolution in convolutions)
 
 
 def fold_batch_norms(model: keras.Model) -> int:

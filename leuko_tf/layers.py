@@ -1,20 +1,22 @@
-"""Layers that Keras lacks, or has slower: grouped convolution, batch norm, the input scaling."""
+"""Layers that Keras lacks, or has slower: convolution, batch norm, the input scaling."""
 
-import functools
 from typing import Any
 
 import keras
+
+from leuko_tf import convolution
 
 _PACKAGE = "leuko_tf"
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class GroupedConv2D(keras.layers.Conv2D):
-    """Grouped 2D convolution, usable on a CPU and in a served model.
+class Conv2D(keras.layers.Conv2D):
+    """2D convolution, grouped or not, by the fastest operations that TensorFlow has for it.
 
     Keras compiles every grouped convolution with XLA on TensorFlow: on a CPU its gradient is
     some hundred times slower than it need be, and TensorFlow Serving refuses the exported graph.
-    This layer is `keras.layers.Conv2D` in every respect but the operation it runs.
+    This layer is `keras.layers.Conv2D` in every respect but the operations it runs, which
+    `leuko_tf.convolution` chooses.
 
     Arguments, shapes and dtypes are those of `keras.layers.Conv2D` (channels last); `groups` is
     the cardinality. Kernel: [rows, columns, channels / groups, filters], which equals the
@@ -23,93 +25,42 @@ class GroupedConv2D(keras.layers.Conv2D):
     Attributes:
       portable: bool. Set it before tracing a graph that others will run: only operations that
         every TensorFlow has are used then. Defaults to False.
+      normalised: bool. Set it before training where a batch norm that learns takes the outputs,
+        and nothing else does: the bias, which that batch norm takes away again, then gets a
+        gradient of zeros, which is its true one, and the kernel gets its gradient by the fastest
+        way. Defaults to False.
     """
 
     portable = False
+    normalised = False
+
+    def call(self, inputs: Any) -> Any:
+        if not self.normalised or not self._on_tensorflow() or not self.use_bias:
+            return super().call(inputs)
+        outputs = convolution.before_a_batch_norm(
+            inputs, self.kernel, self.bias, self.groups, *self._window(inputs)
+        )
+        return self.activation(outputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        if keras.backend.backend() != "tensorflow" or self.data_format != "channels_last":
+        if not self._on_tensorflow():
             return super().convolution_op(inputs, kernel)
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if self.portable or not _has_grouped_kernels(dtype):
-            convolve = _block_diagonal_convolution
-        else:
-            convolve = _native_convolution
+        return convolution.convolve(
+            inputs, kernel, self.groups, *self._window(inputs), portable=self.portable
+        )
+
+    def _on_tensorflow(self) -> bool:
+        return keras.backend.backend() == "tensorflow" and self.data_format == "channels_last"
+
+    def _window(self, inputs: Any) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+        """Strides, padding and dilations, as TensorFlow wants them."""
         strides = self.strides
         if self.padding == "same":
             # Over one row or column a stride changes nothing; but TensorFlow 2.21 with oneDNN
             # gives garbage for the kernel's gradient there in bfloat16, dense or grouped.
             sizes = inputs.shape[1:3]
             strides = tuple(1 if n == 1 else s for n, s in zip(sizes, strides, strict=True))
-        return convolve(
-            inputs, kernel, self.groups, strides, self.padding.upper(), self.dilation_rate
-        )
-
-
-@functools.cache
-def _has_grouped_kernels(dtype: str) -> bool:
-    """Whether this TensorFlow convolves in groups and differentiates it: a GPU, or oneDNN.
-
-    oneDNN can be off by its environment variable, by the processor or by the build, and it takes
-    float32 and, on newer processors, bfloat16; nothing public tells, so one tiny gradient is
-    tried, which fails without it.
-    """
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    with tf.init_scope(), tf.device("CPU"):
-        try:
-            tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=(1, 4, 4, 4),
-                filter=tf.zeros((3, 3, 2, 4), dtype),
-                out_backprop=tf.zeros((1, 4, 4, 4), dtype),
-                strides=(1, 1, 1, 1),
-                padding="SAME",
-            )
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-            return False
-    return True
-
-
-def _native_convolution(inputs, kernel, groups, strides, padding, dilations):
-    """TensorFlow's own: groups follow from the shapes of inputs and kernel."""
-    import tensorflow as tf
-
-    return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)
-
-
-def _block_diagonal_convolution(inputs, kernel, groups, strides, padding, dilations):
-    """The same by dense convolutions, each over several groups, with zeros between the groups.
-
-    Blocks of at least 16 channels, at most 16 of them, were the fastest of 1 to 32 blocks at
-    ResNeXt's sizes on a CPU (forward 1.4 to 3 times the native one's time, against 2 to 4
-    times for a convolution a group).
-    """
-    import tensorflow as tf
-
-    rows, columns, depth, filters = kernel.shape
-    blocks = _largest_divisor(groups, at_most=min(16, max(1, depth * groups // 16)))
-    per_block = groups // blocks
-    # [rows, columns, group within block (input), depth, block, group within block (output), ...]
-    diagonal = tf.reshape(
-        tf.eye(per_block, dtype=kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
-    )
-    spread = tf.reshape(kernel, (rows, columns, 1, depth, blocks, per_block, filters // groups))
-    dense = tf.reshape(
-        spread * diagonal, (rows, columns, per_block * depth, blocks, filters // blocks)
-    )
-    outputs = [
-        tf.nn.conv2d(part, block_kernel, strides, padding, dilations=dilations)
-        for part, block_kernel in zip(
-            tf.split(inputs, blocks, axis=-1), tf.unstack(dense, axis=3), strict=True
-        )
-    ]
-    return tf.concat(outputs, axis=-1)
-
-
-def _largest_divisor(number: int, at_most: int) -> int:
-    return max(d for d in range(1, at_most + 1) if number % d == 0)
+        return strides, self.padding.upper(), self.dilation_rate
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

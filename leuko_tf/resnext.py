@@ -9,7 +9,7 @@ import keras
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.layers import BatchNorm, CellScaling, GroupedConv2D, LeakyReLU
+from leuko_tf.layers import BatchNorm, CellScaling, Conv2D, LeakyReLU
 
 # Keras 2.2.4's defaults, with which the paper's network was made.
 BATCH_NORM_EPSILON = 1e-3
@@ -66,7 +66,7 @@ def resnext(
     net = _Parts(cardinality, activation, batch_norm_momentum)
     images = keras.Input((None, None, 3), name=INPUT_NAME)
     x = CellScaling(input_size, name=SCALING)(images)
-    x = keras.layers.Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
+    x = Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
     x = net.activate(net.normalise(x, "stem"), "stem")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
     for stage, count in enumerate(blocks, 1):
@@ -97,9 +97,9 @@ class _Parts:
 
         The order of creation is that of the published weight file: a projection comes last.
         """
-        y = keras.layers.Conv2D(inner, 1, name=f"{name}_conv1")(x)
+        y = Conv2D(inner, 1, name=f"{name}_conv1")(x)
         y = self.activate(self.normalise(y, f"{name}_1"), f"{name}_1")
-        y = GroupedConv2D(
+        y = Conv2D(
             inner,
             3,
             strides=stride,
@@ -108,10 +108,10 @@ class _Parts:
             name=f"{name}_conv2",
         )(y)
         y = self.activate(self.normalise(y, f"{name}_2"), f"{name}_2")
-        y = keras.layers.Conv2D(2 * inner, 1, name=f"{name}_conv3")(y)
+        y = Conv2D(2 * inner, 1, name=f"{name}_conv3")(y)
         y = self.normalise(y, f"{name}_3")
         if project:
-            x = keras.layers.Conv2D(2 * inner, 1, strides=stride, name=f"{name}_projection")(x)
+            x = Conv2D(2 * inner, 1, strides=stride, name=f"{name}_projection")(x)
             x = self.normalise(x, f"{name}_projection")
         return self.activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
 

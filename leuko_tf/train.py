@@ -125,7 +125,7 @@ def refuse_other_configuration(config: Config, workdir: Path) -> None:
 
 
 def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
-    """Gives the model its loss, optimizer and schedule.
+    """Gives the model its loss, optimizer and schedule, and makes it ready to train fast.
 
     Args:
       model: the network.
@@ -133,6 +133,9 @@ def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
       steps: optimizer steps of one epoch.
     """
     import keras
+
+    from leuko_tf.folding import spare_bias_gradients
+    from leuko_tf.optimizers import Adam, AdamW
 
     settings = config.optimizer
     rate: Any = settings.learning_rate
@@ -148,10 +151,11 @@ def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
     if settings.ema_momentum is not None:
         ema = {"use_ema": True, "ema_momentum": settings.ema_momentum}
     if settings.name == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, **ema)
+        optimizer = AdamW(rate, weight_decay=settings.weight_decay, **ema)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     else:
-        optimizer = keras.optimizers.Adam(rate, **ema)
+        optimizer = Adam(rate, **ema)
+    spare_bias_gradients(model)
     model.compile(
         optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),

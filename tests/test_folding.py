@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf.folding import fold_batch_norms
-from leuko_tf.layers import BatchNorm
+from leuko_tf.folding import fold_batch_norms, spare_bias_gradients
+from leuko_tf.layers import BatchNorm, Conv2D
 from leuko_tf.resnext import resnext
 
 SMALL = {"input_size": 40, "blocks": (2, 1), "stem_width": 8, "width": 16, "cardinality": 4}
@@ -71,3 +71,45 @@ def test_what_is_not_a_convolution_alone_before_a_batch_norm_is_left(images):
     assert fold_batch_norms(model) == 0
     for ours, theirs in zip(model(images), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def _gradients(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    weights = np.random.default_rng(2).normal(size=(len(images), 15))
+
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True) * weights)
+        return tape.gradient(loss, [w.value for w in model.trainable_weights])
+
+    return [g.numpy() for g in run()]
+
+
+def test_spared_biases_change_no_other_gradient(images):
+    model = _network()
+    expected = _gradients(model, images)
+    assert spare_bias_gradients(model) == 1 + 3 * 3 + 2
+    largest = max(np.abs(g).max() for g in expected)
+    pairs = zip(model.trainable_weights, _gradients(model, images), expected, strict=True)
+    for weight, received, plain in pairs:
+        np.testing.assert_allclose(received, plain, atol=1e-5 * largest, err_msg=weight.path)
+        if weight.path.endswith("bias") and "probabilities" not in weight.path:
+            assert not received.any(), weight.path
+
+
+def test_the_bias_before_a_frozen_batch_norm_learns(images):
+    model = _network()
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
+    for norm in norms:
+        norm.trainable = False
+    assert spare_bias_gradients(model) == 0
+    assert all(g.any() for g in _gradients(model, images))
+    norms[0].trainable = True
+    assert spare_bias_gradients(model) == 1
+
+
+def test_a_convolution_whose_outputs_also_go_elsewhere_keeps_its_bias(images):
+    inputs = keras.Input((40, 40, 3))
+    shared = Conv2D(4, 3)(inputs)
+    model = keras.Model(inputs, [BatchNorm()(shared), shared])
+    assert spare_bias_gradients(model) == 0

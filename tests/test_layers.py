@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leuko_tf import layers
-from leuko_tf.layers import BatchNorm, CellScaling, GroupedConv2D
+from leuko_tf import convolution
+from leuko_tf.layers import BatchNorm, CellScaling, Conv2D
 
-NATIVE = layers._native_convolution
-PORTABLE = layers._block_diagonal_convolution
+NATIVE = convolution._native
+PORTABLE = convolution._in_blocks
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ class TestAgainstSeparateConvolutions:
             kernel,
             bias,
         )
-        layer = GroupedConv2D(128, 3, strides=strides, padding=padding, groups=32)
+        layer = Conv2D(128, 3, strides=strides, padding=padding, groups=32)
         layer.portable = portable
         _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
 
@@ -118,7 +118,7 @@ class TestAgainstSeparateConvolutions:
         expected = _with_gradients(
             lambda x, k, b: _separate_convolutions(x, k, b, 4, 2, "same"), inputs, kernel, bias
         )
-        layer = GroupedConv2D(16, 3, strides=2, padding="same", groups=4)
+        layer = Conv2D(16, 3, strides=2, padding="same", groups=4)
         _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
 
     def test_one_group_is_an_ordinary_convolution(self):
@@ -126,7 +126,7 @@ class TestAgainstSeparateConvolutions:
         expected = _with_gradients(
             lambda x, k, b: tf.nn.conv2d(x, k, 1, "SAME") + b, inputs, kernel, bias
         )
-        layer = GroupedConv2D(12, 3, padding="same")
+        layer = Conv2D(12, 3, padding="same")
         _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, 1e-5)
 
     def test_dilation_is_applied(self):
@@ -139,7 +139,7 @@ class TestAgainstSeparateConvolutions:
             axis=-1,
         )
         for portable in (False, True):
-            layer = GroupedConv2D(8, 3, padding="same", groups=2, dilation_rate=2)
+            layer = Conv2D(8, 3, padding="same", groups=2, dilation_rate=2)
             layer.portable = portable
             layer.build(inputs.shape)
             layer.set_weights([kernel, bias])
@@ -179,7 +179,7 @@ class TestBfloat16:
             kernel,
             bias,
         )
-        layer = GroupedConv2D(
+        layer = Conv2D(
             16, 3, strides=strides, padding="same", groups=groups, dtype="mixed_bfloat16"
         )
         for _ in range(3):
@@ -194,13 +194,13 @@ class TestBfloat16:
         expected = _with_gradients(
             lambda x, k, b: _separate_convolutions(x, k, b, 4, 2, "valid"), inputs, kernel, bias
         )
-        layer = GroupedConv2D(16, 1, strides=2, groups=4, dtype="mixed_bfloat16")
+        layer = Conv2D(16, 1, strides=2, groups=4, dtype="mixed_bfloat16")
         self._fill_free_memory()
         received = _layer_with_gradients(layer, inputs, kernel, bias)
         _assert_all_close(received, expected, *self.TOLERANCES)
 
     def test_the_mixed_policy_keeps_float32_variables_and_gives_bfloat16(self):
-        layer = GroupedConv2D(8, 3, groups=2, dtype="mixed_bfloat16")
+        layer = Conv2D(8, 3, groups=2, dtype="mixed_bfloat16")
         assert layer(_random((1, 5, 5, 4))).dtype == tf.bfloat16
         assert {v.dtype for v in layer.variables} == {"float32"}
 
@@ -212,7 +212,7 @@ def test_types_for_which_onednn_has_no_grouped_gradient_work_as_well(policy, tol
     expected = _with_gradients(
         lambda x, k, b: _separate_convolutions(x, k, b, 4, 2, "same"), inputs, kernel, bias
     )
-    layer = GroupedConv2D(16, 3, strides=2, padding="same", groups=4, dtype=policy)
+    layer = Conv2D(16, 3, strides=2, padding="same", groups=4, dtype=policy)
     _assert_all_close(_layer_with_gradients(layer, inputs, kernel, bias), expected, tolerance)
 
 
@@ -239,7 +239,7 @@ class TestPortable:
     @settings(deadline=None)
     @given(st.integers(1, 500), st.integers(1, 500))
     def test_the_largest_divisor_divides_and_no_larger_one_does(self, number, at_most):
-        found = layers._largest_divisor(number, at_most)
+        found = convolution._largest_divisor(number, at_most)
         assert number % found == 0
         assert found <= at_most
         assert not any(number % d == 0 for d in range(found + 1, min(at_most, number) + 1))
@@ -254,7 +254,7 @@ class TestPortable:
 
     @staticmethod
     def _grouped_convolutions(portable: bool) -> list[tf.Operation]:
-        layer = GroupedConv2D(64, 3, padding="same", groups=16)
+        layer = Conv2D(64, 3, padding="same", groups=16)
         layer.portable = portable
         graph = tf.function(layer).get_concrete_function(tf.TensorSpec((2, 8, 8, 64))).graph
         return [
@@ -267,7 +267,7 @@ class TestPortable:
 class TestTracing:
     @pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
     def test_no_function_in_the_graph_must_be_compiled_with_xla(self, portable):
-        layer = GroupedConv2D(8, 3, padding="same", groups=4)
+        layer = Conv2D(8, 3, padding="same", groups=4)
         layer.portable = portable
         concrete = tf.function(layer).get_concrete_function(tf.TensorSpec((2, 8, 8, 8)))
         assert not self._marked_for_xla(concrete)
@@ -289,7 +289,7 @@ class TestTracing:
     @pytest.mark.parametrize("strides", [1, 2])
     def test_under_xla_output_and_gradients_are_the_same(self, strides, portable):
         inputs, kernel, bias = _random((2, 5, 4, 8)), _random((3, 3, 2, 8)), _random((8,))
-        layer = GroupedConv2D(8, 3, strides=strides, padding="same", groups=4)
+        layer = Conv2D(8, 3, strides=strides, padding="same", groups=4)
         layer.portable = portable
         expected = _layer_with_gradients(layer, inputs, kernel, bias)
         weights = _bfloat16_exact(_random(expected[0].shape, seed=9))
@@ -307,12 +307,74 @@ class TestTracing:
         _assert_all_close(received, expected, 1e-5)
 
 
+class TestBeforeABatchNorm:
+    """The same numbers by other ways, but for the bias, which learns nothing there."""
+
+    # groups, channels a group, side of the kernel, strides
+    CASES = (
+        (1, 24, 1, 1),
+        (1, 24, 1, 2),
+        (1, 3, 7, 2),
+        (1, 8, 3, 1),
+        (32, 4, 3, 1),
+        (32, 4, 3, 2),
+        (32, 8, 3, 1),
+        (8, 16, 3, 1),
+        (6, 5, 3, 1),
+        (4, 4, 1, 1),
+    )
+
+    @pytest.mark.parametrize("padding", ["same", "valid"])
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_outputs_and_gradients_are_those_of_the_plain_layer(self, case, padding):
+        self._compare(case, padding, "float32", 1e-5)
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_also_in_bfloat16(self, case):
+        self._compare(case, "same", "mixed_bfloat16", 0.02)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 5)])
+    def test_also_over_a_single_row(self, size):
+        self._compare((4, 4, 3, 2), "same", "float32", 1e-5, size)
+
+    @staticmethod
+    def _compare(case, padding, policy, tolerance, size=(9, 8)):
+        groups, depth, side, strides = case
+        layers = [
+            Conv2D(2 * groups * depth, side, strides, padding=padding, groups=groups, dtype=policy)
+            for _ in range(2)
+        ]
+        layers[1].normalised = True
+        inputs = _bfloat16_exact(_random((2, *size, groups * depth)))
+        kernel = _bfloat16_exact(_random((side, side, depth, 2 * groups * depth)) / side)
+        bias = _bfloat16_exact(_random((2 * groups * depth,)))
+        plain, normalised = (_layer_with_gradients(v, inputs, kernel, bias) for v in layers)
+        _assert_all_close(normalised[:3], plain[:3], tolerance)
+        assert not normalised[3].any()
+
+    @pytest.mark.parametrize("dilation", [1, 2])
+    def test_without_a_fast_way_only_the_bias_is_spared(self, dilation, monkeypatch):
+        monkeypatch.setattr(convolution, "_has_grouped_kernels", lambda dtype: False)
+        layer = Conv2D(16, 3, padding="same", groups=4, dilation_rate=dilation)
+        inputs, kernel, bias = _random((2, 6, 6, 16)), _random((3, 3, 4, 16)) / 6, _random((16,))
+        plain = _layer_with_gradients(layer, inputs, kernel, bias)
+        layer.normalised = True
+        normalised = _layer_with_gradients(layer, inputs, kernel, bias)
+        _assert_all_close(normalised[:3], plain[:3], 1e-5)
+        assert not normalised[3].any()
+
+    def test_the_layers_own_activation_is_kept(self):
+        layer = Conv2D(8, 3, activation="relu")
+        layer.normalised = True
+        assert layer(_random((2, 6, 6, 4))).numpy().min() == 0
+
+
 WITHOUT_ONEDNN = """
 import numpy as np, tensorflow as tf
-from leuko_tf import layers
+from leuko_tf import convolution, layers
 given = np.load({given!r})
-assert not layers._has_grouped_kernels("float32")
-layer = layers.GroupedConv2D(32, 3, strides=2, padding="same", groups=8)
+assert not convolution._has_grouped_kernels("float32")
+layer = layers.Conv2D(32, 3, strides=2, padding="same", groups=8)
 layer.build(given["inputs"].shape)
 layer.set_weights([given["kernel"], given["bias"]])
 inputs = tf.constant(given["inputs"])
@@ -352,10 +414,10 @@ def test_without_onednn_output_and_gradients_are_the_same(tmp_path):
 
 class TestSaving:
     def test_config_round_trip_keeps_every_argument(self):
-        layer = GroupedConv2D(
+        layer = Conv2D(
             12, (3, 5), strides=2, padding="same", groups=3, use_bias=False, name="grouped"
         )
-        again = GroupedConv2D.from_config(layer.get_config())
+        again = Conv2D.from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
         assert again.groups == 3
         assert not again.use_bias
@@ -369,11 +431,11 @@ class TestSaving:
         inputs = keras.Input((None, None, 3))
         x = CellScaling(8)(inputs)
         x = keras.layers.Conv2D(8, 1, dtype=policy)(x)
-        x = GroupedConv2D(8, 3, padding="same", groups=4, dtype=policy)(x)
+        x = Conv2D(8, 3, padding="same", groups=4, dtype=policy)(x)
         model = keras.Model(inputs, x)
         model.save(tmp_path / "model.keras")
         again = keras.models.load_model(tmp_path / "model.keras")
-        assert type(again.layers[-1]) is GroupedConv2D
+        assert type(again.layers[-1]) is Conv2D
         assert again.layers[-1].dtype_policy.name == policy
         images = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
         np.testing.assert_array_equal(
@@ -382,7 +444,7 @@ class TestSaving:
 
     def test_the_layer_can_be_subclassed_search_finds_a_conv2d(self):
         """CAM tools look for the last `Conv2D` by isinstance."""
-        assert isinstance(GroupedConv2D(4, 3), keras.layers.Conv2D)
+        assert isinstance(Conv2D(4, 3), keras.layers.Conv2D)
 
 
 class TestCellScaling:

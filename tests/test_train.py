@@ -115,7 +115,9 @@ def test_averaged_weights_are_those_of_the_best_model(tiny: list[str], tmp_path:
         averages, best.trainable_variables, last.trainable_variables, strict=True
     ):
         np.testing.assert_array_equal(average.numpy(), used.numpy())
-        assert np.abs(raw.numpy() - used.numpy()).max() > 0
+        # The biases before batch norms learn nothing.
+        if not raw.path.endswith("bias"):
+            assert np.abs(raw.numpy() - used.numpy()).max() > 0
 
 
 def test_best_model_of_a_mixed_precision_training_is_float32(

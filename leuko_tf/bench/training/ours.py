@@ -7,7 +7,7 @@ import tensorflow as tf
 from leuko_tf.bench.worker import Work
 from leuko_tf.classes import CODES
 from leuko_tf.config import Config, ModelConfig
-from leuko_tf.layers import GroupedConv2D
+from leuko_tf.layers import Conv2D
 from leuko_tf.resnext import from_config
 from leuko_tf.train import compiled
 
@@ -48,6 +48,6 @@ def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stock_layer(layer: keras.Layer) -> keras.Layer:
-    if isinstance(layer, GroupedConv2D):
+    if isinstance(layer, Conv2D) and layer.groups > 1:
         return keras.layers.Conv2D.from_config(layer.get_config())
     return layer.__class__.from_config(layer.get_config())

@@ -1,0 +1,181 @@
+"""How a 2D convolution, grouped or not, is computed on TensorFlow: the choice, in one place.
+
+Shapes everywhere: inputs [batch, rows, columns, channels], kernel [rows, columns,
+channels / groups, filters], bias [filters]; one floating dtype. `strides` and `dilations` are
+pairs, `padding` is `"SAME"` or `"VALID"`.
+
+Measured in ResNeXt-50 32x4d at 224 px and batch 8, on two CPU cores with oneDNN (docs/benchmark.md
+has the whole step):
+
+  forward, gradient of the inputs   oneDNN's own, grouped or not; merging groups into dense blocks
+                                    or matrix products were no faster
+  gradient of the bias              costs a third of the kernel's, in float32, and is zero where a
+                                    batch norm follows
+  gradient of a 1x1 kernel          a matrix product takes .6 to .9 of oneDNN's time
+  gradient of a kernel whose        in blocks of 16 channels, of which the diagonal is kept: .65
+    groups have 4 or 8 channels     (float32) and .45 to .6 (bfloat16) of the time
+"""
+
+import functools
+from typing import Any
+
+# Channels of a block in which oneDNN finds kernel gradients fastest: those of a vector register.
+_BLOCK = 16
+
+
+def convolve(inputs, kernel, groups, strides, padding, dilations, portable=False) -> Any:
+    """The convolution, without bias, and with TensorFlow's own gradients.
+
+    Args:
+      inputs, kernel, groups, strides, padding, dilations: see above.
+      portable: whether to use operations alone that every TensorFlow has.
+    """
+    grouped = _native if not portable and _has_grouped_kernels(inputs.dtype.name) else _in_blocks
+    return (grouped if groups > 1 else _native)(inputs, kernel, groups, strides, padding, dilations)
+
+
+def before_a_batch_norm(inputs, kernel, bias, groups, strides, padding, dilations) -> Any:
+    """The convolution with its bias, where a batch norm takes the outputs' mean away.
+
+    Args:
+      inputs, kernel, bias, groups, strides, padding, dilations: see above.
+
+    Returns:
+      What `convolve` returns, plus the bias. The gradient of the bias is zeros.
+    """
+    import tensorflow as tf
+
+    # Outside of what is known to be fastest TensorFlow differentiates.
+    ours = (
+        (groups == 1 or _has_grouped_kernels(inputs.dtype.name))
+        and tuple(dilations) == (1, 1)
+        and not tf.config.list_physical_devices("GPU")
+    )
+
+    @tf.custom_gradient
+    def apply(inputs, kernel, bias):
+        outputs = convolve(inputs, kernel, groups, strides, padding, dilations)
+        outputs = tf.nn.bias_add(outputs, bias)
+
+        def gradients(upstream):
+            input_gradient = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=(1, *strides, 1),
+                padding=padding,
+            )
+            kernel_gradient = _kernel_gradient(
+                inputs, kernel.shape, upstream, groups, strides, padding
+            )
+            return input_gradient, kernel_gradient, tf.zeros_like(bias)
+
+        return outputs, gradients
+
+    kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
+    if ours:
+        return apply(inputs, kernel, bias)
+    outputs = convolve(inputs, kernel, groups, strides, padding, dilations)
+    return tf.nn.bias_add(outputs, _without_gradient(bias))
+
+
+def _kernel_gradient(inputs, shape, upstream, groups, strides, padding):
+    """Gradient of a kernel of this shape, from that of the outputs, by the fastest way."""
+    import tensorflow as tf
+
+    rows, columns, depth, filters = shape
+    if (rows, columns, *strides, groups) == (1, 1, 1, 1, 1):
+        product = tf.matmul(
+            tf.reshape(inputs, (-1, depth)), tf.reshape(upstream, (-1, filters)), transpose_a=True
+        )
+        return tf.reshape(product, shape)
+    merged = 1
+    if groups > 1 and max(strides) == 1:
+        merged = _largest_divisor(groups, at_most=max(1, _BLOCK // depth))
+    gradient = tf.raw_ops.Conv2DBackpropFilter(
+        input=inputs,
+        filter_sizes=(rows, columns, merged * depth, filters),
+        out_backprop=upstream,
+        strides=(1, *strides, 1),
+        padding=padding,
+    )
+    if merged == 1:
+        return gradient
+    # [row and column, group within block (input), depth, block, group within block (output), ...]
+    blocks = (rows * columns, merged, depth, groups // merged, merged, filters // groups)
+    gradient = tf.reshape(gradient, blocks)
+    diagonal = tf.stack([gradient[:, k, :, :, k] for k in range(merged)], axis=3)
+    return tf.reshape(diagonal, shape)
+
+
+def _without_gradient(value):
+    """The same tensor, whose gradient is zeros; that of `tf.stop_gradient` would be None."""
+    import tensorflow as tf
+
+    return tf.custom_gradient(lambda v: (tf.identity(v), tf.zeros_like))(value)
+
+
+@functools.cache
+def _has_grouped_kernels(dtype: str) -> bool:
+    """Whether this TensorFlow convolves in groups and differentiates it: a GPU, or oneDNN.
+
+    oneDNN can be off by its environment variable, by the processor or by the build, and it takes
+    float32 and, on newer processors, bfloat16; nothing public tells, so one tiny gradient is
+    tried, which fails without it.
+    """
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    with tf.init_scope(), tf.device("CPU"):
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=(1, 4, 4, 4),
+                filter=tf.zeros((3, 3, 2, 4), dtype),
+                out_backprop=tf.zeros((1, 4, 4, 4), dtype),
+                strides=(1, 1, 1, 1),
+                padding="SAME",
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
+def _native(inputs, kernel, groups, strides, padding, dilations):
+    """TensorFlow's own: groups follow from the shapes of inputs and kernel."""
+    import tensorflow as tf
+
+    return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)
+
+
+def _in_blocks(inputs, kernel, groups, strides, padding, dilations):
+    """The same by dense convolutions, each over several groups, with zeros between the groups.
+
+    Blocks of at least 16 channels, at most 16 of them, were the fastest of 1 to 32 blocks at
+    ResNeXt's sizes on a CPU (forward 1.4 to 3 times the native one's time, against 2 to 4
+    times for a convolution a group).
+    """
+    import tensorflow as tf
+
+    rows, columns, depth, filters = kernel.shape
+    blocks = _largest_divisor(groups, at_most=min(16, max(1, depth * groups // _BLOCK)))
+    per_block = groups // blocks
+    # [rows, columns, group within block (input), depth, block, group within block (output), ...]
+    diagonal = tf.reshape(
+        tf.eye(per_block, dtype=kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
+    )
+    spread = tf.reshape(kernel, (rows, columns, 1, depth, blocks, per_block, filters // groups))
+    dense = tf.reshape(
+        spread * diagonal, (rows, columns, per_block * depth, blocks, filters // blocks)
+    )
+    outputs = [
+        tf.nn.conv2d(part, block_kernel, strides, padding, dilations=dilations)
+        for part, block_kernel in zip(
+            tf.split(inputs, blocks, axis=-1), tf.unstack(dense, axis=3), strict=True
+        )
+    ]
+    return tf.concat(outputs, axis=-1)
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return max(d for d in range(1, at_most + 1) if number % d == 0)
