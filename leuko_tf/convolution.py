@@ -155,14 +155,16 @@ def _in_blocks(inputs, kernel, groups, strides, padding, dilations):
     ResNeXt's sizes on a CPU (forward 1.4 to 3 times the native one's time, against 2 to 4
     times for a convolution a group).
     """
+    import numpy as np
     import tensorflow as tf
 
     rows, columns, depth, filters = kernel.shape
     blocks = _largest_divisor(groups, at_most=min(16, max(1, depth * groups // _BLOCK)))
     per_block = groups // blocks
     # [rows, columns, group within block (input), depth, block, group within block (output), ...]
+    # A constant, as OpenVINO does not know what `tf.eye` becomes.
     diagonal = tf.reshape(
-        tf.eye(per_block, dtype=kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
+        tf.constant(np.eye(per_block), kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
     )
     spread = tf.reshape(kernel, (rows, columns, 1, depth, blocks, per_block, filters // groups))
     dense = tf.reshape(

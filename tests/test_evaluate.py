@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from leuko_tf import mistakes
+from leuko_tf.agreement import disputes
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.evaluate import evaluate, named_tables
-from leuko_tf.examiners import disputes
 from leuko_tf.predictions import (
     EXAMINERS,
     PROBABILITIES,

@@ -15,9 +15,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leuko_tf.classes import CODES, QUESTIONS
-from leuko_tf.cli import UserError
-from leuko_tf.examiners import (
+from leuko_tf.agreement import (
     PAIRS,
     agreement,
     annotation_table,
@@ -29,6 +27,8 @@ from leuko_tf.examiners import (
     summary,
     with_annotations,
 )
+from leuko_tf.classes import CODES, QUESTIONS
+from leuko_tf.cli import UserError
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES
 from leuko_tf.published import published_figures
 

@@ -50,7 +50,7 @@ def write_report(
       table: checked predictions.
       others: those of other networks, by name.
       metrics: what `leuko_tf.evaluate.evaluate` computed.
-      disputed: see `leuko_tf.examiners.disputes`.
+      disputed: see `leuko_tf.agreement.disputes`.
       surest: see `leuko_tf.mistakes.described`.
       path: file to write.
     """

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from leuko_tf.agreement import reannotated
 from leuko_tf.classes import BY_CODE, CODES, INDEX, LINEAGE_ORDER, QUESTIONS
-from leuko_tf.examiners import reannotated
 from leuko_tf.metrics.headline import at
 from leuko_tf.metrics.questions import question_score
 from leuko_tf.predictions import probabilities

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from leuko_tf.agreement import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
-from leuko_tf.examiners import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.metrics.headline import PLACES, Headline, at
 from leuko_tf.metrics.questions import wilson_interval
 from leuko_tf.predictions import EXAMINERS
@@ -332,7 +332,7 @@ def dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
     """The kinds of disputes, the most frequent first.
 
     Args:
-      disputed: see `leuko_tf.examiners.disputes`, with the network's answers.
+      disputed: see `leuko_tf.agreement.disputes`, with the network's answers.
     """
     rows = [
         DisputeRow(

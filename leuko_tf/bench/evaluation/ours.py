@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leuko_tf import examiners, metrics, mistakes, predictions, published, report  # noqa: F401
+from leuko_tf import agreement, metrics, mistakes, predictions, published, report  # noqa: F401
 from leuko_tf.bench.worker import Work, prepared
 from leuko_tf.classes import CODES, NOT_REANNOTATED
 from leuko_tf.evaluate import evaluate

@@ -6,6 +6,7 @@ from leuko_tf.bench.contenders import (
     IMAGES_A_SECOND,
     OURS,
     PEER,
+    VARIANT,
     Case,
     Contender,
     Options,
@@ -32,7 +33,7 @@ def _preparations(options: Options) -> list[Contender]:
 
 
 def _cases(options: Options) -> list[Case]:
-    return [
+    arrays = [
         Case(
             "",
             _contenders(options, batch, precision),
@@ -45,6 +46,34 @@ def _cases(options: Options) -> list[Case]:
         for precision in ("float32", "bfloat16")
         for batch in ((8,) if options.short and precision == "bfloat16" else (1, 8))
     ]
+    files = [
+        Case(
+            "from PNG files, fastest --runtime",
+            _from_files(options, batch),
+            precision="float32",
+            size=SIZE,
+            batch=batch,
+            seconds=2.0 if options.short else 4.0,
+            gflop_an_image=forward_gflop(SIZE),
+        )
+        for batch in (1, 8)
+    ]
+    return [*arrays, *(files if options.peers else [])]
+
+
+def _from_files(options: Options, batch: int) -> list[Contender]:
+    """Files in, scores out; the runtime of `--runtime openvino` against runtimes used directly."""
+    settings = {
+        "work": str(options.work),
+        "batch": batch,
+        "precision": "float32",
+        "files": True,
+    }
+    return [
+        Contender("leuko_tf, --runtime openvino", OURS, f"{_HERE}.ours:openvino", settings),
+        Contender("OpenVINO", PEER, f"{_HERE}.runtimes:openvino", settings),
+        Contender("ONNX Runtime", PEER, f"{_HERE}.runtimes:onnx_runtime", settings),
+    ]
 
 
 def _contenders(options: Options, batch: int, precision: str) -> list[Contender]:
@@ -54,6 +83,9 @@ def _contenders(options: Options, batch: int, precision: str) -> list[Contender]
         return Contender(name, role, f"{_HERE}.{builder}", {**shared, **settings})
 
     contenders = [entry("leuko_tf, SavedModel", OURS, "ours:exported")]
+    if precision == "float32":
+        contenders[0] = entry("leuko_tf, SavedModel", VARIANT, "ours:exported")
+        contenders.insert(0, entry("leuko_tf, default --runtime", OURS, "ours:tensorflow"))
     if not options.peers:
         return contenders
     torch = "torch_inference:torch_network"
@@ -82,9 +114,12 @@ STAGE = Stage(
         "Keras model's. A trained network tells cells apart by more than this one does, so that "
         "rounding to bfloat16 weighs less there. "
         f"In float32 a contender with more than {TOLERANCE:g} does not run.",
-        "Ours: the exported SavedModel, signature `serving_default`, which computes the scores in "
-        "the graph; the others' are computed by NumPy. In bfloat16 the exported model has the "
-        "policy mixed_bfloat16.",
+        "Ours by default is what `--runtime tensorflow` computes: batch norms folded, weights as "
+        "constants. SavedModel is the export's signature `serving_default`, as any TensorFlow "
+        "Serving can run it: grouped convolutions by dense ones, as oneDNN may be off there, and "
+        "the scores in the graph; elsewhere NumPy computes them. In bfloat16 ours is the export of "
+        "a model with the policy mixed_bfloat16.",
+        "From PNG files: Pillow decodes them, for everyone.",
         "PyTorch: channels last; bfloat16 by autocast; compiled is `torch.compile` in its default "
         "mode, frozen is that with `torch._inductor.config.freezing`. ONNX Runtime and OpenVINO: "
         "the ONNX file of that network; OpenVINO with static shape and the latency hint.",

@@ -1,10 +1,12 @@
 """What every contender of inference does around its network."""
 
+import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from leuko_tf.bench.inference import EXPECTED, IMAGES, TOLERANCE
 from leuko_tf.bench.worker import Work
@@ -16,7 +18,13 @@ _BLAST = [INDEX[code] for code in BLAST]
 _ATYPICAL = [INDEX[code] for code in ATYPICAL]
 
 
-def asked(work: str, batch: int, precision: str, ask: Callable[[np.ndarray], Answer]) -> Work:
+def asked(
+    work: str,
+    batch: int,
+    precision: str,
+    ask: Callable[[np.ndarray], Answer],
+    files: bool = False,
+) -> Work:
     """Checks a network's probabilities, then asks it batch after batch.
 
     Args:
@@ -24,6 +32,7 @@ def asked(work: str, batch: int, precision: str, ask: Callable[[np.ndarray], Ans
       batch: images a step; divides their number.
       precision: `float32` is held to `TOLERANCE`.
       ask: takes uint8 [batch, height, width, 3], gives NumPy arrays, `probabilities` among them.
+      files: whether a step begins with PNG files, which Pillow decodes.
 
     Raises:
       ValueError: if the probabilities are not those of the float32 Keras model.
@@ -36,13 +45,24 @@ def asked(work: str, batch: int, precision: str, ask: Callable[[np.ndarray], Ans
         raise ValueError("its probabilities are no numbers")
     if precision == "float32" and error > TOLERANCE:
         raise ValueError(f"its probabilities differ by {error:.1e} from the Keras model's")
-    turns = itertools.cycle(batches)
+    turns: Iterator[np.ndarray]
+    if files:
+        encoded = itertools.cycle([[_png(image) for image in part] for part in batches])
+        turns = (np.stack([np.asarray(Image.open(f)) for f in part]) for part in encoded)
+    else:
+        turns = itertools.cycle(batches)
 
     def step() -> int:
         ask(next(turns))
         return batch
 
     return Work(step, {"error": error})
+
+
+def _png(image: np.ndarray) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file
 
 
 def with_scores(probabilities: np.ndarray) -> Answer:

@@ -1,13 +1,41 @@
-"""Ours: the exported SavedModel."""
+"""Ours: by the runtimes that commands offer, and the exported SavedModel."""
 
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from leuko_tf.bench.inference import EXPORTS
-from leuko_tf.bench.inference.asking import Answer, asked
+from leuko_tf import runtimes
+from leuko_tf.bench.inference import EXPORTS, KERAS_MODEL
+from leuko_tf.bench.inference.asking import Answer, asked, with_scores
 from leuko_tf.bench.worker import Work
+from leuko_tf.models import load_model
+
+
+def tensorflow(work: str, batch: int, precision: str) -> Work:
+    """The default runtime of the commands that take a model.
+
+    Args:
+      work: folder of the preparation.
+      batch: images a step.
+      precision: `float32`.
+    """
+    return _by(runtimes.TENSORFLOW, work, batch, precision)
+
+
+def openvino(work: str, batch: int, precision: str, files: bool) -> Work:
+    """`--runtime openvino`.
+
+    Args:
+      work, batch, precision: see `tensorflow`.
+      files: whether a step begins with PNG files.
+    """
+    return _by(runtimes.OPENVINO, work, batch, precision, files)
+
+
+def _by(runtime: str, work: str, batch: int, precision: str, files: bool = False) -> Work:
+    answer = runtimes.answering(load_model(Path(work, KERAS_MODEL)), runtime)
+    return asked(work, batch, precision, lambda images: with_scores(answer(images)), files)
 
 
 def exported(work: str, batch: int, precision: str) -> Work:

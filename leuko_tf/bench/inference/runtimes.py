@@ -10,13 +10,14 @@ from leuko_tf.bench.inference.asking import Answer, asked, with_scores
 from leuko_tf.bench.worker import Work
 
 
-def onnx_runtime(work: str, batch: int, precision: str) -> Work:
+def onnx_runtime(work: str, batch: int, precision: str, files: bool = False) -> Work:
     """ONNX Runtime on the CPU, float32.
 
     Args:
       work: folder of the preparation.
       batch: images a step.
       precision: `float32`.
+      files: whether a step begins with PNG files.
     """
     import onnxruntime
 
@@ -29,16 +30,17 @@ def onnx_runtime(work: str, batch: int, precision: str) -> Work:
     def ask(images: np.ndarray) -> Answer:
         return with_scores(session.run(["probabilities"], {"images": images})[0])
 
-    return asked(work, batch, precision, ask)
+    return asked(work, batch, precision, ask, files)
 
 
-def openvino(work: str, batch: int, precision: str) -> Work:
+def openvino(work: str, batch: int, precision: str, files: bool = False) -> Work:
     """OpenVINO on the CPU.
 
     Args:
       work: folder of the preparation.
       batch: images a step; the shape is static.
       precision: `float32` or `bfloat16`.
+      files: whether a step begins with PNG files.
     """
     import openvino
 
@@ -60,7 +62,7 @@ def openvino(work: str, batch: int, precision: str) -> Work:
         # The output belongs to the request, which overwrites it next time.
         return with_scores(np.array(request.infer([images])[0]))
 
-    return asked(work, batch, precision, ask)
+    return asked(work, batch, precision, ask, files)
 
 
 def _threads() -> int:
