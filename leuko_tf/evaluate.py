@@ -6,7 +6,7 @@
 The second form needs no model and does not import TensorFlow; it takes the three forms of
 `leuko_tf.predictions`. DIR then holds:
   predictions.parquet   the table (first form), and `mistakes/`, pictures of the surest mistakes
-  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.examiners`
+  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.agreement`
   report.html           the same for reading: one file that needs nothing else
   model_card.md         the same in short, for who publishes the model
   disputes.csv          images whose re-annotations agree against the label, where there are some
@@ -19,6 +19,7 @@ from typing import Any
 
 import leuko_tf
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
+from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -46,7 +47,7 @@ def evaluate(
 
     Returns:
       What `metrics.json` holds: the table's `source`, the figures of
-      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.examiners.compare_network`; None
+      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.agreement.compare_network`; None
       without re-annotated images), `examiners_from` (`these images`, `published figures` or None:
       whose operating points the binary questions are compared with) and `comparisons`, by name
       (`leuko_tf.metrics.compare`).
@@ -54,7 +55,7 @@ def evaluate(
     Raises:
       UserError: if a table or the annotations cannot be used.
     """
-    from leuko_tf import examiners, mistakes
+    from leuko_tf import agreement, mistakes
     from leuko_tf.metrics import compare, compute_metrics
     from leuko_tf.predictions import read_predictions
     from leuko_tf.published import examiners_points
@@ -62,14 +63,14 @@ def evaluate(
 
     table, source = read_predictions(predictions)
     if annotations:
-        annotated = examiners.annotation_table(annotations)
+        annotated = agreement.annotation_table(annotations)
         try:
-            table = examiners.with_annotations(table, annotated)
+            table = agreement.with_annotations(table, annotated)
         except UserError as error:
             raise UserError(
                 f"{predictions} and {annotations} do not go together: {error}"
             ) from error
-    points = examiners.operating_points(table)
+    points = agreement.operating_points(table)
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
         points, points_from = examiners_points(), "published figures"
@@ -91,14 +92,14 @@ def evaluate(
         "leuko_tf": leuko_tf.__version__,
         "source": source,
         **compute_metrics(table, points, replicates),
-        "examiners": examiners.compare_network(table),
+        "examiners": agreement.compare_network(table),
         "examiners_from": points_from,
         "comparisons": comparisons,
     }
     write_json(out / METRICS, metrics)
-    disputed = examiners.disputes(table)
+    disputed = agreement.disputes(table)
     if len(disputed):
-        examiners.write_disputes(disputed, out / DISPUTES)
+        agreement.write_disputes(disputed, out / DISPUTES)
     else:
         (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
     surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
@@ -201,13 +202,22 @@ def main() -> None:
     parser.add_argument("--data-dir", help=f"where it was built; {beside}")
     parser.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
     parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help=f"what computes the probabilities (default {TENSORFLOW}). openvino: faster on a CPU, "
+        "equal to 1e-4, takes seconds to convert; pip install leuko_tf[openvino]",
+    )
+    parser.add_argument(
         "--annotations", type=Path, help="annotations.dat, for a table without re-annotations"
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     others, replicates = checked_options(arguments)
-    if arguments.predictions and (arguments.dataset or arguments.data_dir or arguments.split):
-        raise UserError("--dataset, --data-dir and --split belong to --model, not to --predictions")
+    of_model = (arguments.dataset, arguments.data_dir, arguments.split, arguments.runtime)
+    if arguments.predictions and any(of_model):
+        raise UserError(
+            "--dataset, --data-dir, --split and --runtime belong to --model, not to --predictions"
+        )
     if arguments.annotations and not arguments.annotations.is_file():
         raise UserError(f"--annotations {arguments.annotations} is no file")
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
@@ -228,7 +238,14 @@ def main() -> None:
         import_tensorflow_quietly()
         from leuko_tf.inference import predict_folds
 
-        predictions = predict_folds(arguments.model, dataset, data_dir, folds, arguments.out)
+        predictions = predict_folds(
+            arguments.model,
+            dataset,
+            data_dir,
+            folds,
+            arguments.out,
+            arguments.runtime or TENSORFLOW,
+        )
     metrics = evaluate(
         predictions,
         arguments.out,

@@ -13,12 +13,18 @@ from leuko_tf import data, mistakes
 from leuko_tf.classes import CODES, REANNOTATIONS
 from leuko_tf.models import describe_model, load_model
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
+from leuko_tf.runtimes import TENSORFLOW, answering
 
 PREDICTIONS = "predictions.parquet"
 
 
 def predict_folds(
-    model_file: Path, dataset: str, data_dir: str | None, folds: list[int], out: Path
+    model_file: Path,
+    dataset: str,
+    data_dir: str | None,
+    folds: list[int],
+    out: Path,
+    runtime: str = TENSORFLOW,
 ) -> Path:
     """Runs a model over folds of a data set; writes the table of predictions.
 
@@ -31,21 +37,25 @@ def predict_folds(
       data_dir: where it was built; None is TFDS' own default.
       folds: folds to predict, 1 to 5.
       out: folder to write to.
+      runtime: what computes the probabilities, of `leuko_tf.runtimes.RUNTIMES`. The saliency maps
+        are TensorFlow's.
 
     Returns:
       Path of the table.
 
     Raises:
-      UserError: if the model cannot be loaded or the data set is not built.
+      UserError: if the model cannot be loaded, the data set is not built, or the runtime cannot
+        be used.
     """
     model = load_model(model_file)
+    answer = answering(model, runtime)
     builder = data.open_dataset(dataset, data_dir)
     tables = []
     surest = pd.DataFrame()
     pictured: dict[str, np.ndarray] = {}
     with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
         for batch in data.read(builder, folds):
-            scores = pd.DataFrame(model.predict_on_batch(batch["image"]), columns=PROBABILITIES)
+            scores = pd.DataFrame(answer(batch["image"]), columns=PROBABILITIES)
             scores.insert(0, "id", [i.decode() for i in batch["id"]])
             scores.insert(1, "label", np.array(CODES)[batch["label"]])
             scores.insert(2, "fold", batch["fold"])
@@ -63,6 +73,7 @@ def predict_folds(
         "folds": builder.info.metadata["folds"],
         "split": "+".join(f"fold_{k}" for k in folds),
         "model": str(model_file),
+        "runtime": runtime,
         "held_out": _held_out(describe_model(model_file), builder, folds),
         "training": _training(model_file.parent),
     }

@@ -1,0 +1,145 @@
+"""OpenVINO in place of TensorFlow: the same probabilities, or a message."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from leuko_tf import runtimes
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.models import load_model
+from leuko_tf.predictions import PROBABILITIES, read_predictions
+from leuko_tf.resnext import SCALING
+from leuko_tf.runtimes import OPENVINO, TENSORFLOW, TOLERANCE, answering
+
+
+@pytest.fixture(scope="module")
+def openvino() -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (pip install .[openvino])")
+
+
+@pytest.fixture(scope="module")
+def model(workdir: Path) -> keras.Model:
+    return load_model(workdir / "best.keras")
+
+
+@pytest.fixture(scope="module")
+def answer(model: keras.Model, openvino: None) -> Callable[[np.ndarray], np.ndarray]:
+    """The model on OpenVINO, converted once."""
+    return answering(model, OPENVINO)
+
+
+def _cells(number: int, size: int) -> np.ndarray:
+    from tfds_aml.synthetic_smear.drawing import draw_cell
+
+    cells = [draw_cell(code, np.random.default_rng(1))[0][..., :3] for code in CODES[:number]]
+    return tf.image.resize(np.stack(cells), (size, size), antialias=True).numpy()
+
+
+def test_tensorflow_is_the_model_itself(model):
+    cells = _cells(3, 400)
+    np.testing.assert_allclose(answering(model)(cells), model.predict_on_batch(cells), atol=1e-5)
+
+
+@pytest.mark.usefixtures("openvino")
+class TestOpenVINO:
+    @pytest.mark.parametrize("size", [32, 400, 29])  # the network's own, and others
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_its_probabilities_are_the_models(self, model, answer, size, dtype):
+        cells = _cells(4, size).astype(dtype)
+        expected = model.predict_on_batch(cells)
+        assert expected.std(axis=0).max() > TOLERANCE  # they are no uniform answers
+        found = answer(cells)
+        assert (found.shape, found.dtype) == ((4, len(CODES)), np.float32)
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+    def test_no_image_gives_no_answer(self, model, answer):
+        size = model.get_layer(SCALING).size
+        assert answer(np.zeros((0, size, size, 3), np.uint8)).shape == (0, len(CODES))
+
+    def test_an_exported_model_will_do(self, exports, model):
+        loaded = tf.saved_model.load(str(exports / "1"))
+        network = runtimes.openvino_network(loaded.network.concrete_functions[0])
+        cells = _cells(3, model.get_layer(SCALING).size)
+        np.testing.assert_allclose(network(cells), model.predict_on_batch(cells), atol=TOLERANCE)
+
+    def test_threads_do_not_disturb_each_other(self, model, answer):
+        cells = _cells(8, model.get_layer(SCALING).size)
+        expected = answer(cells)
+        found = [np.zeros(0)] * len(cells)
+
+        def ask(i: int) -> None:
+            for _ in range(20):
+                found[i] = answer(cells[i : i + 1])[0]
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(cells))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        np.testing.assert_array_equal(np.stack(found), expected)
+
+    def test_another_networks_answers_are_refused(self, model, monkeypatch):
+        """A converter that goes wrong: it gives a network with other weights."""
+        other = keras.models.clone_model(model)
+        converted = runtimes.convert(runtimes.network_of(other))
+        monkeypatch.setattr(runtimes, "convert", lambda network: converted)
+        with pytest.raises(UserError, match="differ from TensorFlow's by"):
+            answering(model, OPENVINO)
+
+    def test_what_it_cannot_convert_is_told(self, model):
+        """Resizing with antialiasing, for one: it is done outside of what is converted."""
+        size = 2 * model.get_layer(SCALING).size
+        spec = tf.TensorSpec((None, size, size, 3), tf.float32)
+        network = tf.function(lambda images: model(images, training=False))
+        with pytest.raises(UserError, match=r"(?s)cannot convert this network.*ScaleAndTranslate"):
+            runtimes.openvino_network(network.get_concrete_function(spec))
+
+    def test_it_reports_to_nobody(self):
+        program = (
+            "import sys\n"
+            "from leuko_tf.runtimes import import_openvino\n"
+            "import_openvino().convert_model\n"
+            "import openvino.tools.ovc.telemetry_utils as used\n"
+            "assert used.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', used.tm\n"
+            "loaded = [m for m in sys.modules if m.startswith('openvino_telemetry')]\n"
+            "assert not any(sys.modules[m] for m in loaded), loaded\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    def test_evaluate_takes_it(self, workdir, tmp_path):
+        tables = {}
+        for runtime in (TENSORFLOW, OPENVINO):
+            out = tmp_path / runtime
+            done = _evaluate("--model", workdir / "best.keras", "--out", out, "--runtime", runtime)
+            assert done.returncode == 0, done.stderr
+            tables[runtime], source = read_predictions(out / "predictions.parquet")
+            assert source["runtime"] == runtime
+        np.testing.assert_allclose(
+            tables[OPENVINO][PROBABILITIES], tables[TENSORFLOW][PROBABILITIES], atol=TOLERANCE
+        )
+
+
+def test_without_openvino_one_message_tells_what_to_install(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"pip install leuko_tf\[openvino\]"):
+        answering(model, OPENVINO)
+
+
+def test_runtime_belongs_to_a_model(tmp_path):
+    done = _evaluate("--predictions", "p.csv", "--out", tmp_path / "out", "--runtime", OPENVINO)
+    assert done.returncode == 1
+    assert "--runtime belong to --model" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def _evaluate(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "leuko_tf.evaluate", *map(str, words), "--bootstrap", "0"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
