@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,10 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.compat.v1.saved_model import is_valid_signature
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.export import export, versions
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.decoding import MAX_PIXELS
+from leuko_tf.export import ALLOWED_BATCH_SIZES, export, prune, versions
+from leuko_tf.metrics.calibration import tempered
 from leuko_tf.models import load_model
 from serving.client import Client, read_image
 
@@ -36,67 +43,47 @@ def expected(images: np.ndarray, workdir: Path) -> np.ndarray:
     return load_model(workdir / "best.keras").predict(images, verbose=0)
 
 
-def test_tensors_and_encoded_files_give_the_keras_models_answers(
+def test_session_loader_of_tensorflows_core_takes_it(
     exports: Path, files: list[Path], images: np.ndarray, expected: np.ndarray
 ) -> None:
-    signatures = tf.saved_model.load(str(exports / "1")).signatures
-    assert set(signatures) == {"serving_default", "encoded"}
-    encoded = tf.constant([read_image(f) for f in files])
-    for answer in (
-        signatures["serving_default"](images=tf.constant(images)),
-        signatures["encoded"](images=encoded),
-    ):
-        np.testing.assert_allclose(answer["probabilities"], expected, atol=AGREEMENT)
-        blast = expected[:, [INDEX[c] for c in BLAST]].sum(axis=1)
-        atypical = expected[:, [INDEX[c] for c in ATYPICAL]].sum(axis=1)
-        np.testing.assert_allclose(answer["blast_score"], blast, atol=AGREEMENT)
-        np.testing.assert_allclose(answer["atypical_score"], atypical, atol=AGREEMENT)
-        ranked = np.take_along_axis(
-            answer["probabilities"].numpy(),
-            np.vectorize(lambda c: INDEX[c.decode()])(answer["classes"].numpy()),
-            axis=1,
-        )
-        assert (np.diff(ranked, axis=1) <= 0).all()
-
-
-@pytest.mark.parametrize(("height", "width"), [(400, 400), (32, 32), (37, 211)])
-@pytest.mark.parametrize("number", [1, 3])
-def test_images_of_any_size_and_number_are_taken(
-    exports: Path, workdir: Path, height: int, width: int, number: int
-) -> None:
-    shape = (number, height, width, 3)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    signatures = tf.saved_model.load(str(exports / "1")).signatures
-    served = signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    loaded = load_model(workdir / "best.keras").predict(images, verbose=0)
-    np.testing.assert_allclose(served, loaded, atol=AGREEMENT)
-
-
-def test_one_request_may_hold_files_of_several_sizes_and_formats(exports: Path) -> None:
-    import io
-
-    def encoded(size: tuple[int, int], form: str) -> bytes:
-        file = io.BytesIO()
-        Image.new("RGB", size, "purple").save(file, form)
-        return file.getvalue()
-
-    signature = tf.saved_model.load(str(exports / "1")).signatures["encoded"]
-    several = [encoded((400, 400), "PNG"), encoded((90, 30), "PNG"), encoded((64, 64), "JPEG")]
-    assert signature(images=tf.constant(several))["probabilities"].shape == (3, len(CODES))
-
-
-def test_session_loader_of_tensorflows_core_takes_it(
-    exports: Path, images: np.ndarray, expected: np.ndarray
-) -> None:
     """TensorFlow Serving loads by this way; a model can load in Python and fail here."""
+    bad = b"no image"
+    encoded = [*(read_image(f) for f in files), bad]
+    example = tf.train.Example()
+    example.features.feature["image/encoded"].bytes_list.value.append(encoded[0])
+    fed = {
+        "serving_default": images,
+        "encoded": encoded,
+        "explain": encoded,
+        "embed": encoded,
+        "classify": [example.SerializeToString(), bad],
+    }
+    answers = {}
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(exports / "1"))
-        signature = meta_graph.signature_def["serving_default"]
-        fetched = session.run(
-            signature.outputs["probabilities"].name,
-            {signature.inputs["images"].name: images},
-        )
-    np.testing.assert_allclose(fetched, expected, atol=AGREEMENT)
+        for name, batch in fed.items():
+            signature = meta_graph.signature_def[name]
+            (given,) = signature.inputs.values()
+            outputs = {k: o.name for k, o in signature.outputs.items()}
+            answers[name] = session.run(outputs, {given.name: batch})
+    for name in ("serving_default", "encoded", "explain"):
+        probabilities = answers[name]["probabilities"][: len(images)]
+        np.testing.assert_allclose(probabilities, expected, atol=AGREEMENT)
+    for name in ("encoded", "explain", "embed"):
+        assert answers[name]["valid"].tolist() == [True] * len(images) + [False]
+    scores = -np.sort(-expected[0])
+    np.testing.assert_allclose(answers["classify"]["scores"][0], scores, atol=AGREEMENT)
+    assert not answers["classify"]["scores"][1].any()
+
+
+def test_classify_is_in_tensorflow_servings_form(exports: Path) -> None:
+    saved = saved_model_pb2.SavedModel.FromString((exports / "1" / "saved_model.pb").read_bytes())
+    definitions = saved.meta_graphs[0].signature_def
+    assert is_valid_signature(definitions["classify"])
+    methods = {k: d.method_name for k, d in definitions.items() if not k.startswith("__")}
+    assert methods.pop("classify") == "tensorflow/serving/classify"
+    assert set(methods) == {"serving_default", "encoded", "explain", "embed"}
+    assert set(methods.values()) == {"tensorflow/serving/predict"}
 
 
 def test_no_function_is_marked_for_xla(exports: Path) -> None:
@@ -111,24 +98,26 @@ def test_no_function_is_marked_for_xla(exports: Path) -> None:
 
 
 def test_graph_runs_without_onednn(
-    exports: Path, images: np.ndarray, expected: np.ndarray, tmp_path: Path
+    exports: Path, files: list[Path], expected: np.ndarray, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "images.npy", images)
+    for file in files:
+        (tmp_path / f"{file.stem}.png").write_bytes(read_image(file))
     program = (
-        "import sys, numpy as np, tensorflow as tf\n"
+        "import sys, pathlib, numpy as np, tensorflow as tf\n"
         "model = tf.saved_model.load(sys.argv[1])\n"
-        "images = tf.constant(np.load(sys.argv[2]))\n"
-        "answer = model.signatures['serving_default'](images=images)\n"
-        "np.save(sys.argv[3], answer['probabilities'])\n"
+        "files = tf.constant([pathlib.Path(f).read_bytes() for f in sys.argv[3:]])\n"
+        "answers = [model.signatures[s](images=files) for s in ('encoded', 'explain')]\n"
+        "np.save(sys.argv[2], [a['probabilities'] for a in answers])\n"
     )
-    arguments = [exports / "1", tmp_path / "images.npy", tmp_path / "answer.npy"]
+    encoded = [tmp_path / f"{file.stem}.png" for file in files]
     subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program, exports / "1", tmp_path / "answers.npy", *encoded],
         env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
         check=True,
         capture_output=True,
     )
-    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=AGREEMENT)
+    for answer in np.load(tmp_path / "answers.npy"):
+        np.testing.assert_allclose(answer, expected, atol=AGREEMENT)
 
 
 @pytest.fixture(scope="module")
@@ -160,16 +149,135 @@ def test_labels_and_origin_travel_with_the_model(exports: Path) -> None:
     assert description["synthetic"] is True
     assert description["research_use_only"] is True
     assert description["trained_on"] == "aml_cytomorphology_lmu/complete/1.0.0"
+    assert description["versions"]["tensorflow"] == tf.__version__
+    assert description["temperature"] == 1
+    assert description["input_size"] == 32
+    assert description["max_pixels"] == MAX_PIXELS
+    names = ["classify", "embed", "encoded", "explain", "serving_default"]
+    assert description["signatures"] == names
+
+
+def test_checksums_are_of_every_other_file(exports: Path) -> None:
+    version, sums = exports / "1", Path("assets.extra", "SHA256SUMS")
+    command = ["sha256sum", "--check", "--strict", "--quiet", str(sums)]
+    subprocess.run(command, cwd=version, check=True)
+    named = {line.split("  ")[1] for line in (version / sums).read_text().splitlines()}
+    there = {str(f.relative_to(version)) for f in version.rglob("*") if f.is_file()}
+    assert named == there - {str(sums)}
+
+
+def test_warm_up_covers_each_signature_and_batch_size(exports: Path) -> None:
+    """The requests are sent as TensorFlow Serving sends them."""
+    version = exports / "1"
+    signatures = tf.saved_model.load(str(version)).signatures
+    covered = set()
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(file)):
+        log = PredictionLog.FromString(record.numpy())
+        if log.HasField("classify_log"):
+            request = log.classify_log.request
+            examples = request.input.example_list.examples
+            fields = {"inputs": tf.constant([e.SerializeToString() for e in examples])}
+        else:
+            request = log.predict_log.request
+            fields = {
+                k: tf.io.parse_tensor(t.SerializeToString(), tf.as_dtype(t.dtype))
+                for k, t in request.inputs.items()
+            }
+        name = request.model_spec.signature_name
+        answer = signatures[name](**fields)
+        (count,) = {len(output) for output in answer.values()}
+        assert answer.get("valid", tf.constant(True)).numpy().all()
+        assert not np.isin(b"", answer.get("classes", "no classes"))
+        covered.add((name, count))
+    assert covered == {(name, count) for name in signatures for count in ALLOWED_BATCH_SIZES}
+
+
+def test_allowed_batch_sizes_are_those_of_the_servers_configuration() -> None:
+    config = Path(__file__).parent.parent / "serving" / "config" / "batching.config"
+    sizes = re.findall(r"^\s*allowed_batch_sizes: (\d+)", config.read_text(), re.MULTILINE)
+    assert tuple(map(int, sizes)) == ALLOWED_BATCH_SIZES
+
+
+def test_temperature_divides_the_logits(
+    workdir: Path, images: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    version = export(load_model(workdir / "best.keras"), tmp_path, {}, temperature=2.5)
+    signatures = tf.saved_model.load(str(version)).signatures
+    answer = signatures["serving_default"](images=tf.constant(images))
+    np.testing.assert_allclose(answer["probabilities"], tempered(expected, 2.5), atol=AGREEMENT)
+    description = json.loads((version / "assets.extra" / "model.json").read_text())
+    assert description["temperature"] == 2.5
 
 
 def test_each_export_is_the_next_version_and_nothing_else_is_left(
     workdir: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "leuko"
-    (base / "7").mkdir(parents=True)
+    for name in ("7", "007", "99-draft", "²"):
+        (base / name).mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    kept = [f".unfinished-{host}-{os.getppid()}", f".unfinished-elsewhere-{ended.pid}"]
+    for name in (*kept, f".unfinished-{host}-{ended.pid}"):
+        (base / name / "variables").mkdir(parents=True)
     assert export(load_model(workdir / "best.keras"), base, {}) == base / "8"
     assert versions(base) == [7, 8]
-    assert sorted(f.name for f in base.iterdir()) == ["7", "8"]
+    expected = {"7", "8", "007", "99-draft", "²", *kept}
+    assert {f.name for f in base.iterdir()} == expected
+
+
+def test_existing_version_is_refused(workdir: Path, tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    with pytest.raises(UserError, match="There is a version"):
+        export(load_model(workdir / "best.keras"), tmp_path, {}, version=3)
+    assert [f.name for f in tmp_path.iterdir()] == ["3"]
+    assert not list((tmp_path / "3").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("published", "keep", "left"),
+    [(9, 1, [9]), (9, 2, [7, 9]), (9, 5, [1, 2, 7, 9]), (1, 1, [1]), (2, 3, [2, 7, 9])],
+)
+def test_the_oldest_versions_are_pruned(
+    tmp_path: Path, published: int, keep: int, left: list[int]
+) -> None:
+    for version in (1, 2, 7, 9):
+        (tmp_path / str(version) / "variables").mkdir(parents=True)
+    deleted = prune(tmp_path, keep, tmp_path / str(published))
+    assert versions(tmp_path) == left
+    assert sorted([*deleted, *left]) == [1, 2, 7, 9]
+    assert {f.name for f in tmp_path.iterdir()} == set(map(str, left))
+
+
+def test_command_with_all_its_options(workdir: Path, tmp_path: Path) -> None:
+    base, card = tmp_path / "leuko", tmp_path / "card.md"
+    card.write_text("# Model card\n")
+    for version in ("1", "4"):
+        (base / version).mkdir(parents=True)
+
+    def command(*options: str) -> "subprocess.CompletedProcess[str]":
+        words = ["-m", "leuko_tf.export", "--model", workdir / "best.keras", "--out", base]
+        words += ["--card", card, *options]
+        return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+
+    done = command("--temperature", "1.5", "--version", "12", "--keep", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"exported: {base / '12'}", f"deleted: {base / '1'}"]
+    assert versions(base) == [4, 12]
+    extra = base / "12" / "assets.extra"
+    assert (extra / "model_card.md").read_text() == card.read_text()
+    assert (extra / "config.yaml").read_text() == (workdir / "config.yaml").read_text()
+    assert json.loads((extra / "model.json").read_text())["temperature"] == 1.5
+
+    again = command("--version", "12")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: There is a version")
+    for wrong in (["--temperature", "0"], ["--temperature", "nan"], ["--keep", "0"]):
+        refused = command(*wrong)
+        assert refused.returncode == 2
+        assert "is needed, not" in refused.stderr
 
 
 def test_failed_export_leaves_nothing(workdir: Path, tmp_path: Path) -> None:
