@@ -48,5 +48,5 @@ setup:
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra full --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-emit-index-url --quiet --upgrade -o requirements.lock

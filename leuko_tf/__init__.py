@@ -6,10 +6,17 @@ The import is light. It makes the project's layers known to Keras at the moment 
 """
 
 import importlib
+import sys
 
 import wrapt
 
+from leuko_tf.extras import explain_missing_packages
+
 __version__ = "0.1.0"
+
+# Python's sign that `python -m leuko_tf.x` is looking for its module: a command, not an import.
+if sys.argv[:1] == ["-m"]:
+    explain_missing_packages()
 
 
 def _register_layers(_keras: object) -> None:

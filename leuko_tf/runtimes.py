@@ -90,7 +90,9 @@ def network_of(model: "keras.Model") -> "tf.types.experimental.ConcreteFunction"
 
     size = model.get_layer(SCALING).size
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="images")
-    return tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
+    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
+    graph.of = model  # by itself a graph does not keep its variables alive
+    return graph
 
 
 def tensorflow_network(

@@ -1,191 +1,287 @@
-"""A SavedModel that answers as TensorFlow Serving does: the services behind the local server.
+"""One version of a model, loaded as TensorFlow Serving loads it, and what it answers.
 
-Status codes and texts follow the real server, so that a client cannot tell the two apart. Left
-out, as nothing here needs them: several models or versions at once, labels, batching, Classify,
-Regress and MultiInference.
+Status codes and texts follow the real server, so that a client cannot tell the two apart.
 """
 
-from collections.abc import Callable
+import gc
+import math
+import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
-    get_model_status_pb2,
     model_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
-    status_pb2,
+    prediction_log_pb2,
 )
 
+from leuko_tf.runtimes import OPENVINO, TENSORFLOW
+from serving.batching import RequestError, add_batched, can_batch
+from serving.configs import BatchingParameters
+from serving.openvino_runtime import OpenVINOSignatures
+
 DEFAULT_SIGNATURE = "serving_default"
-METADATA_FIELD = "signature_def"
-# TensorFlow's error codes are gRPC's.
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+# TensorFlow Serving refuses a file with more.
+MAX_WARM_UP_RECORDS = 1000
+# A TensorProto can stand for more than it holds: one value, to be repeated.
+MAX_TENSOR_BYTES = 2**28
+NEVER = math.inf
 
 
-class RequestError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-      code: grpc.StatusCode.
-      text: str. The status' details, worded as TensorFlow Serving words them.
-    """
-
-    def __init__(self, code: Any, text: str):
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-def _invalid(text: str) -> RequestError:
+def invalid(text: str) -> RequestError:
+    """The error of a request that no state of the server would make right."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, text)
 
 
 class Servable:
     """One version of a model, loaded.
 
+    It is loaded into a session, the path that TensorFlow Serving takes: whatever does not load
+    there does not load here, and closing the session frees all that the version held.
+
     Args:
       name: str. The name that requests give.
       folder: Path. The version's folder, named by an integer, which holds `saved_model.pb`.
+      batching: BatchingParameters, to join requests; None computes each one for itself.
+      runtime: str. `openvino` computes the network of `serving_default` and `encoded` by OpenVINO,
+        image after image; everything else is TensorFlow's. Defaults to `tensorflow`.
 
     Raises:
       Exception: whatever TensorFlow raises for a folder that is not a loadable SavedModel.
     """
 
-    def __init__(self, name: str, folder: Path):
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        batching: BatchingParameters | None = None,
+        runtime: str = TENSORFLOW,
+    ):
         self.name = name
         self.version = int(folder.name)
-        self._model = tf.saved_model.load(str(folder))
-        saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-        graph = next(graph for graph in saved.meta_graphs if "serve" in graph.meta_info_def.tags)
-        self._definitions = graph.signature_def
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph)
+        try:
+            with graph.as_default():
+                loaded = tf.compat.v1.saved_model.loader.load(
+                    self._session, [tf.saved_model.SERVING], str(folder)
+                )
+            self.definitions = {
+                key: definition
+                for key, definition in loaded.signature_def.items()
+                # How a SavedModel stores its initialisation.
+                if not key.startswith("__")
+            }
+            self._batched = {
+                key: add_batched(graph, definition, batching)
+                for key, definition in self.definitions.items()
+                if batching and can_batch(definition)
+            }
+            graph.finalize()
+            self._replaced = OpenVINOSignatures(folder) if runtime == OPENVINO else None
+            self._warm_up(folder / WARM_UP_FILE)
+        except BaseException:
+            self.close()
+            raise
 
-    def predict(self, request: Any) -> Any:
-        """Runs a signature: PredictRequest to PredictResponse; raises RequestError, OpError."""
-        self._check_spec(request)
+    def close(self) -> None:
+        """Frees the version's memory; no request may be running."""
+        self._session.close()
+        del self._session
+        self._batched = {}
+        self._replaced = None
+        gc.collect()  # graphs are full of cycles
+
+    def _warm_up(self, file: Path) -> None:
+        """Answers the requests that were exported with the model, so that the first is not slow."""
+        if not file.is_file():
+            return
+        records = tf.data.TFRecordDataset(str(file)).take(MAX_WARM_UP_RECORDS + 1)
+        for number, record in enumerate(records.as_numpy_iterator()):
+            if number == MAX_WARM_UP_RECORDS:
+                raise ValueError(f"{file} holds more than {MAX_WARM_UP_RECORDS} records.")
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            kind = log.WhichOneof("log_type")
+            if kind == "predict_log":
+                self.predict(log.predict_log.request)
+            elif kind == "classify_log":
+                self.classify(log.classify_log.request)
+            else:
+                raise ValueError(f"{file}: only predict and classify are warmed. Received: {kind}")
+
+    def predict(self, request: Any, deadline: float = NEVER) -> Any:
+        """Runs a signature.
+
+        Args:
+          request: PredictRequest.
+          deadline: float. Seconds since the epoch; a request whose turn comes later is refused.
+
+        Returns:
+          PredictResponse.
+
+        Raises:
+          RequestError: the request does not fit the signature, or is late.
+          tf.errors.OpError: the graph failed.
+        """
         key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        if key not in self._model.signatures:
-            raise RequestError(
-                grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
-            )
-        definition = self._definitions[key]
-        inputs = _inputs(definition, request.inputs)
+        definition = self.definition(key)
+        _check_names(definition, request.inputs)
         wanted = _wanted_outputs(definition, request.output_filter)
-        outputs = self._model.signatures[key](**inputs)
+        arrays = {
+            name: _array(name, position, info, request.inputs[name])
+            for position, (name, info) in enumerate(sorted(definition.inputs.items()))
+        }
+        outputs = self.run(key, arrays, deadline)
         response = predict_pb2.PredictResponse(model_spec=self._spec(signature_name=key))
         for name in wanted:
             response.outputs[name].CopyFrom(_tensor_proto(outputs[name]))
         return response
 
-    def metadata(self, request: Any) -> Any:
-        """Lists signatures: GetModelMetadataRequest to -Response; raises RequestError."""
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        if not request.metadata_field:
-            raise _invalid("GetModelMetadataRequest must specify at least one metadata_field")
-        for field in request.metadata_field:
-            if field != METADATA_FIELD:
-                raise _invalid(f"Metadata field {field} is not supported")
-        self._check_spec(request)
-        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=self._definitions)
-        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._spec())
-        response.metadata[METADATA_FIELD].Pack(signatures)
+    def classify(self, request: Any, deadline: float = NEVER) -> Any:
+        """Runs a classification: ClassificationRequest to -Response; as `predict` otherwise."""
+        key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        if key not in self.definitions:
+            raise invalid(f"No signature was found with the name: {key}")
+        definition = self.definitions[key]
+        if definition.method_name != CLASSIFY_METHOD:
+            raise invalid(
+                f"Expected classification signature method_name to be {CLASSIFY_METHOD}."
+                f" Was: {definition.method_name}"
+            )
+        examples = np.array(_examples(request.input), dtype=object)
+        if not len(examples):
+            raise invalid("Input is empty.")
+        outputs = self.run(key, {"inputs": examples}, deadline)
+        response = classification_pb2.ClassificationResponse(
+            model_spec=self._spec(signature_name=key)
+        )
+        for labels, scores in zip(outputs["classes"], outputs["scores"], strict=True):
+            classes = response.result.classifications.add().classes
+            for label, score in zip(labels, scores, strict=True):
+                classes.add(label=label, score=score)
         return response
 
-    def status(self, request: Any) -> Any:
-        """Tells the version's state: GetModelStatusRequest to -Response; raises RequestError."""
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        spec = request.model_spec
-        if spec.HasField("version"):
-            found = (spec.name, spec.version.value) == (self.name, self.version)
-            unknown = f"Could not find version {spec.version.value} of model {spec.name}"
-        else:
-            found = spec.name == self.name
-            unknown = f"Could not find any versions of model {spec.name}"
-        if not found:
-            raise RequestError(grpc.StatusCode.NOT_FOUND, unknown)
-        response = get_model_status_pb2.GetModelStatusResponse()
-        response.model_version_status.add(
-            version=self.version,
-            state=get_model_status_pb2.ModelVersionStatus.AVAILABLE,
-            status=status_pb2.StatusProto(error_code=0),
-        )
+    def metadata(self) -> Any:
+        """The signatures, as a GetModelMetadataResponse."""
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=self.definitions)
+        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._spec())
+        response.metadata["signature_def"].Pack(signatures)
         return response
+
+    def definition(self, key: str) -> Any:
+        """The SignatureDef of a signature; raises RequestError if there is none."""
+        if key not in self.definitions:
+            raise RequestError(
+                grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
+            )
+        return self.definitions[key]
+
+    def run(self, key: str, arrays: dict[str, np.ndarray], deadline: float) -> dict[str, Any]:
+        """Runs a signature.
+
+        Args:
+          key: str. The signature's name.
+          arrays: dict of str to numpy.ndarray. Every input, of its type; strings are objects.
+          deadline: float. Seconds since the epoch.
+
+        Returns:
+          dict of str to numpy.ndarray: every output.
+
+        Raises:
+          RequestError, tf.errors.OpError: as `predict`.
+        """
+        definition = self.definitions[key]
+        inputs = sorted(definition.inputs.items())
+        outputs = sorted(definition.outputs.items())
+        # The real server leaves a wrong shape to the graph, which fails in whichever operation
+        # meets it first; here it is refused before, with the same code and a text that says why.
+        for name, info in inputs:
+            shape = tf.TensorShape(info.tensor_shape)
+            if not shape.is_compatible_with(arrays[name].shape):
+                raise invalid(
+                    f"input {name} must have shape {shape},"
+                    f" received {tf.TensorShape(arrays[name].shape)}"
+                )
+        if self._replaced and key in self._replaced:
+            return self._replaced.run(key, arrays)
+        ordered = [arrays[name] for name, _ in inputs]
+        batched = self._batched.get(key)
+        try:
+            if batched and len(ordered[0]):  # without rows there is nothing to join
+                results = batched.run(self._session, ordered, deadline)
+            else:
+                feed = {info.name: array for (_, info), array in zip(inputs, ordered, strict=True)}
+                results = self._session.run([info.name for _, info in outputs], feed)
+        except UnicodeDecodeError as error:
+            # An operation's message quotes bytes of the request; TensorFlow fails to pass it on.
+            text = bytes(error.object).decode(errors="replace")
+            raise invalid(_without_places(text)) from None
+        return {
+            # A string without dimensions comes as bytes.
+            name: np.array(result, object) if isinstance(result, bytes) else result
+            for (name, _), result in zip(outputs, results, strict=True)
+        }
 
     def _spec(self, **fields: str) -> Any:
         spec = model_pb2.ModelSpec(name=self.name, **fields)
         spec.version.value = self.version
         return spec
 
-    def _check_spec(self, request: Any) -> None:
-        """A RequestError unless the request is for this model and version."""
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
-        spec = request.model_spec
-        if not spec.name:
-            raise _invalid("ModelSpec has no name specified.")
-        if spec.HasField("version_label"):
-            raise _invalid(f"Unrecognized servable version label: {spec.version_label}")
-        if spec.HasField("version"):
-            found = (spec.name, spec.version.value) == (self.name, self.version)
-            wanted = f"Specific({spec.name}, {spec.version.value})"
-        else:
-            found = spec.name == self.name
-            wanted = f"Latest({spec.name})"
-        if not found:
-            raise RequestError(
-                grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}"
-            )
 
-
-def _inputs(definition: Any, sent: Any) -> dict[str, Any]:
-    """The request's tensors by input name; a RequestError unless they fit the signature."""
+def _check_names(definition: Any, sent: Any) -> None:
+    """A RequestError unless the request's tensors are the signature's inputs."""
     expected, given = sorted(definition.inputs), sorted(sent)
     if len(given) != len(expected):
         extra = [name for name in given if name not in definition.inputs]
         missing = [name for name in expected if name not in sent]
-        raise _invalid(
+        raise invalid(
             f"input size does not match signature: {len(given)}!={len(expected)}"
             f" len({{{','.join(given)}}}) != len({{{','.join(expected)}}})."
             f" Sent extra: {{{','.join(extra)}}}."
             f" Missing but required: {{{','.join(missing)}}}."
         )
-    tensors = {}
-    for position, name in enumerate(expected):
-        info = definition.inputs[name]
+    for name in expected:
         if name not in sent:
-            raise _invalid(
-                f"Signature input alias: {name}(feed name: {info.name}) not found in request and"
-                " no default value provided. Inputs expected to be in the request"
-                f" {{{','.join(given)}}}, or default input alias set: "
+            raise invalid(
+                f"Signature input alias: {name}(feed name: {definition.inputs[name].name}) not"
+                " found in request and no default value provided. Inputs expected to be in the"
+                f" request {{{','.join(given)}}}, or default input alias set: "
             )
-        tensors[name] = _parse_tensor(name, position, info, sent[name])
-    return tensors
 
 
-def _parse_tensor(name: str, position: int, info: Any, proto: Any) -> Any:
-    """A tensor of the type and rank that the signature's TensorInfo asks for."""
+def _array(name: str, position: int, info: Any, proto: Any) -> np.ndarray:
+    """The array of a TensorProto that has the type which the signature's TensorInfo asks for."""
+    if proto.dtype != info.dtype:
+        raise invalid(
+            f"Expects arg[{position}] to be {type_name(info.dtype)}"
+            f" but {type_name(proto.dtype)} is provided"
+        )
+    shape = proto.tensor_shape
+    sizes = [dim.size for dim in shape.dim]
+    if shape.unknown_rank or any(size < 0 for size in sizes):
+        raise invalid(f"tensor parsing error: {name}")
+    dtype = tf.as_dtype(info.dtype)
+    if math.prod(sizes) * dtype.size > MAX_TENSOR_BYTES:
+        raise invalid(f"tensor of more than {MAX_TENSOR_BYTES} bytes: {name}")
     try:
-        dtype = tf.as_dtype(proto.dtype)
-        tensor = tf.io.parse_tensor(proto.SerializeToString(), dtype)
-    except (tf.errors.OpError, TypeError):
-        raise _invalid(f"tensor parsing error: {name}") from None
-    wanted = tf.as_dtype(info.dtype)
-    if dtype != wanted:
-        raise _invalid(f"Expects arg[{position}] to be {wanted.name} but {dtype.name} is provided")
-    # The real server leaves a wrong shape to the graph, which fails in whichever operation meets
-    # it first; here it is refused before, with the same code and a text that says why.
-    shape = tf.TensorShape(info.tensor_shape)
-    if not shape.is_compatible_with(tensor.shape):
-        raise _invalid(f"input {name} must have shape {shape}, received {tensor.shape}")
-    return tensor
+        return tf.make_ndarray(proto)
+    except (TypeError, ValueError, OverflowError):
+        raise invalid(f"tensor parsing error: {name}") from None
+
+
+def type_name(dtype: int) -> str:
+    """A data type's name in TensorFlow's own messages, such as `uint8` or `float`."""
+    if dtype not in types_pb2.DataType.values():
+        return f"unknown dtype enum ({dtype})"
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
 
 
 def _wanted_outputs(definition: Any, output_filter: Any) -> list[str]:
@@ -194,72 +290,42 @@ def _wanted_outputs(definition: Any, output_filter: Any) -> list[str]:
     for name in output_filter:
         if name not in definition.outputs:
             expected = ",".join(sorted(definition.outputs))
-            raise _invalid(
+            raise invalid(
                 f"output tensor alias not found in signature: {name}"
                 f" Outputs expected to be in the set {{{expected}}}."
             )
         if name in names:
-            raise _invalid(f"duplicate output tensor alias: {name}")
+            raise invalid(f"duplicate output tensor alias: {name}")
         names.append(name)
     return names or sorted(definition.outputs)
 
 
-def _tensor_proto(tensor: Any) -> Any:
+def _examples(given: Any) -> list[bytes]:
+    """The serialized tf.Examples of an Input message, a shared context merged into each."""
+    if given.WhichOneof("kind") == "example_list_with_context":
+        context = given.example_list_with_context.context.SerializeToString()
+        examples = given.example_list_with_context.examples
+        # Messages merge where their bytes are joined.
+        return [context + example.SerializeToString() for example in examples]
+    return [example.SerializeToString() for example in given.example_list.examples]
+
+
+def _tensor_proto(array: np.ndarray) -> Any:
     """A TensorProto whose floats come one by one in `float_val`, as the real server sends them."""
-    if tensor.dtype != tf.float32:
-        return tf.make_tensor_proto(tensor.numpy(), dtype=tensor.dtype)
+    if array.dtype != np.float32:
+        return tf.make_tensor_proto(array, tf.string if array.dtype == object else None)
     return tensor_pb2.TensorProto(
-        dtype=tf.float32.as_datatype_enum,
-        tensor_shape=tensor.shape.as_proto(),
-        float_val=tensor.numpy().ravel(),
+        dtype=types_pb2.DT_FLOAT,
+        tensor_shape=tf.TensorShape(array.shape).as_proto(),
+        float_val=array.ravel(),
     )
 
 
-def _operation_text(error: Any) -> str:
-    """The operation's own message, without the preamble that TensorFlow's Python side adds."""
-    text = error.message.rpartition("<stack traces unavailable>\n")[2]
-    return text.removeprefix("Graph execution error:\n\n")
+def operation_text(error: Any) -> str:
+    """The operation's own message, without the places in the graph that TensorFlow adds to it."""
+    text = error.message.removeprefix("Graph execution error:\n\n")
+    return _without_places(re.sub(r"(?s)^Detected at node .*?\nNode: [^\n]*\n", "", text))
 
 
-def _answer(function: Callable[[Any], Any], request: Any, context: Any) -> Any:
-    try:
-        return function(request)
-    except RequestError as error:
-        context.abort(error.code, error.text)
-    except tf.errors.OpError as error:
-        context.abort(_STATUS_CODES[error.error_code], _operation_text(error))
-
-
-def _unimplemented(request: Any, context: Any) -> NoReturn:
-    context.abort(grpc.StatusCode.UNIMPLEMENTED, "The local server does not have this method.")
-    raise AssertionError("abort returned")
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """TensorFlow Serving's PredictionService over one Servable."""
-
-    Classify = Regress = MultiInference = staticmethod(_unimplemented)
-
-    def __init__(self, servable: Servable):
-        self._servable = servable
-
-    def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
-        """PredictRequest to PredictResponse."""
-        return _answer(self._servable.predict, request, context)
-
-    def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """GetModelMetadataRequest to GetModelMetadataResponse."""
-        return _answer(self._servable.metadata, request, context)
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """TensorFlow Serving's ModelService over one Servable."""
-
-    HandleReloadConfigRequest = staticmethod(_unimplemented)
-
-    def __init__(self, servable: Servable):
-        self._servable = servable
-
-    def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """GetModelStatusRequest to GetModelStatusResponse."""
-        return _answer(self._servable.status, request, context)
+def _without_places(text: str) -> str:
+    return text.partition("\n\t [[")[0]

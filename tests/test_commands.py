@@ -9,6 +9,7 @@ from leuko_tf.classes import CODES
 
 COMMANDS = [
     "leuko_tf.bench",
+    "leuko_tf.bench.precision",
     "leuko_tf.bench.worker",
     "leuko_tf.crossval",
     "leuko_tf.demo",
@@ -19,6 +20,7 @@ COMMANDS = [
     "leuko_tf.saliency",
     "leuko_tf.train",
     "serving.client",
+    "serving.loadtest",
     "serving.local_server",
     "tfds_aml.synthetic_smear",
     "tfds_aml.synthetic_smear.contact_sheet",

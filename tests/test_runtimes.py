@@ -1,5 +1,6 @@
 """OpenVINO in place of TensorFlow: the same probabilities, or a message."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -85,6 +86,21 @@ class TestOpenVINO:
         for thread in threads:
             thread.join()
         np.testing.assert_array_equal(np.stack(found), expected)
+
+    def test_it_outlives_the_model_that_it_was_made_of(self, model):
+        cells = _cells(3, model.get_layer(SCALING).size)
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        network = runtimes.network_of(copy)
+        del copy
+        gc.collect()
+        converted = runtimes.convert(network)
+        del network
+        gc.collect()
+        reused = [np.full(2**k, np.nan, np.float32) for k in range(4, 16) for _ in range(50)]
+        found = runtimes.compiled(converted)(cells)
+        del reused
+        np.testing.assert_allclose(found, model.predict_on_batch(cells), atol=TOLERANCE)
 
     def test_another_networks_answers_are_refused(self, model, monkeypatch):
         """A converter that goes wrong: it gives a network with other weights."""

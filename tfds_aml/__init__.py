@@ -8,8 +8,15 @@ The import itself is light: the builders register at the moment TensorFlow Datas
 """
 
 import importlib
+import sys
 
 import wrapt
+
+from leuko_tf.extras import explain_missing_packages
+
+# Python's sign that `python -m tfds_aml.x` is looking for its module: a command, not an import.
+if sys.argv[:1] == ["-m"]:
+    explain_missing_packages()
 
 
 def _register_builders(_tfds: object) -> None:

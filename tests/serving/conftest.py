@@ -11,41 +11,53 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from contract_export import write_contract_export
+from contract_export import NEWEST, OLDER, write_contract_export, write_telling_export
 from PIL import Image
 
 from serving.client import ADDRESS_VARIABLE, MAX_MESSAGE_BYTES
 
 ROOT = Path(__file__).parents[2]
+TELLING_VERSION = 7
 
 
 @dataclass(frozen=True)
 class Server:
-    """A local server's process and its address."""
+    """A local server's process and its addresses.
+
+    Attributes:
+      process: Popen.
+      ready_line: str. What it printed first.
+      address: str. `HOST:PORT` of gRPC.
+      rest: str. URL of the REST interface.
+    """
 
     process: subprocess.Popen
     ready_line: str
     address: str
+    rest: str
 
 
 @contextmanager
-def _local_server(base: Path, log: Path) -> Iterator[Server]:
-    """Starts the local server on a free port, waits until it is ready, and ends it."""
-    command = [sys.executable, "-m", "serving.local_server", "--model-base-path", str(base)]
+def _local_server(log: Path, *options: object) -> Iterator[Server]:
+    """Starts the local server on free ports, waits until it is ready, and ends it."""
+    command = [sys.executable, "-m", "serving.local_server", *map(str, options), "--port", "0"]
     with (
         log.open("w") as stderr,
         subprocess.Popen(
-            [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as process,
     ):
         line = process.stdout.readline()
         assert "ready on" in line, log.read_text()
+        rest = process.stdout.readline().split()[-1]
+        assert log.read_text() == ""  # none of TensorFlow's lines
         try:
-            yield Server(process, line, line.split()[-1])
+            yield Server(process, line, line.split()[-1], rest)
         finally:
             process.terminate()
             # Here, so that every server that the tests start is one more check of a clean end.
             assert process.wait(timeout=60) == 0, log.read_text()
+            assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -56,19 +68,55 @@ def export_base(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_server(export_base, tmp_path_factory) -> Callable[[], AbstractContextManager[Server]]:
-    """Starts a local server over `write_contract_export`'s model, in a `with` statement."""
+def telling_base(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("exports") / "telling"
+    base.mkdir()
+    write_telling_export(base / str(TELLING_VERSION))
+    return base
 
-    def start():
-        return _local_server(export_base, tmp_path_factory.mktemp("server") / "stderr.txt")
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory) -> Callable[..., AbstractContextManager[Server]]:
+    """Starts a local server with the given options, in a `with` statement."""
+
+    def start(*options: object):
+        return _local_server(tmp_path_factory.mktemp("server") / "stderr.txt", *options)
 
     return start
 
 
 @pytest.fixture(scope="session")
-def server(start_server) -> Iterator[Server]:
-    """The local server that the tests share."""
-    with start_server() as server:
+def socket_path(tmp_path_factory) -> Path:
+    """Where the shared local server listens, too."""
+    return tmp_path_factory.mktemp("s") / "grpc.sock"
+
+
+@pytest.fixture(scope="session")
+def server(
+    start_server, export_base, telling_base, socket_path, tmp_path_factory
+) -> Iterator[Server]:
+    """The local server that the tests share: every version of `leuko`, with labels, and `telling`.
+
+    It computes each request for itself.
+    """
+    file = tmp_path_factory.mktemp("config") / "models.config"
+    file.write_text(f"""
+        model_config_list {{
+          config {{
+            name: "leuko"
+            base_path: "{export_base}"
+            model_platform: "tensorflow"
+            model_version_policy {{ all {{}} }}
+            version_labels {{ key: "stable" value: {OLDER} }}
+            version_labels {{ key: "canary" value: {NEWEST} }}
+          }}
+          config {{
+            name: "telling" base_path: "{telling_base}" model_platform: "tensorflow"
+          }}
+        }}
+    """)
+    options = ("--model-config-file", file, "--grpc-socket-path", socket_path)
+    with start_server(*options) as server:
         yield server
 
 
@@ -76,6 +124,15 @@ def server(start_server) -> Iterator[Server]:
 def address(request) -> str:
     """The server's address; the tests that use only this hold for any server of an export."""
     return os.environ.get(ADDRESS_VARIABLE) or request.getfixturevalue("server").address
+
+
+@pytest.fixture(scope="session")
+def rest(request) -> str:
+    """The URL of the server's REST interface: port 8501 beside LEUKO_SERVING_ADDRESS."""
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        return f"http://{address.rpartition(':')[0]}:8501"
+    return request.getfixturevalue("server").rest
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,32 @@
-"""A small SavedModel that keeps the contract of the project's exports, for tests of serving."""
+"""Small SavedModels for tests of serving: one keeps the contract of the project's exports."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
+from leuko_tf.decoding import attempt
 
+OLDER = 3
 NEWEST = 12
 # Classes by mean colour: fixed numbers that tell colours apart.
 WEIGHTS = (4 * np.sin(np.arange(3 * len(CODES)))).reshape(3, len(CODES)).astype(np.float32)
+SALIENCY_SIDE = 8
 
 
 class ContractModel(tf.Module):
     """The export's signatures around softmax(mean colour x WEIGHTS)."""
 
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(WEIGHTS, trainable=False)
+
     def _outputs(self, mean_colour):
-        probabilities = tf.nn.softmax(mean_colour / 255.0 @ WEIGHTS)
+        probabilities = tf.nn.softmax(mean_colour / 255.0 @ self.weights)
         order = tf.argsort(probabilities, direction="DESCENDING", stable=True)
 
         def score(codes):
@@ -30,25 +39,131 @@ class ContractModel(tf.Module):
             "atypical_score": score(ATYPICAL),
         }
 
+    def _colours(self, files):
+        """Mean colours [n, 3] of image files, and which of them are images."""
+
+        def mean_colour(encoded):
+            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            return tf.ensure_shape(tf.reduce_mean(tf.cast(image, tf.float32), [0, 1]), [3])
+
+        colours, valid = attempt(mean_colour, files)
+        return colours, {"valid": valid, "problem": tf.where(valid, "", "not a PNG or JPEG image")}
+
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def from_arrays(self, images):
         return self._outputs(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2]))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
     def from_files(self, images):
-        def mean_colour(encoded):
-            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-            return tf.reduce_mean(tf.cast(image, tf.float32), [0, 1])
+        colours, validity = self._colours(images)
+        return {**self._outputs(colours), **validity}
 
-        spec = tf.TensorSpec([3], tf.float32)
-        return self._outputs(tf.map_fn(mean_colour, images, fn_output_signature=spec))
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
+    def explain(self, images):
+        colours, validity = self._colours(images)
+        level = tf.cast(tf.reduce_mean(colours, 1), tf.uint8)
+        saliency = tf.tile(level[:, None, None], [1, SALIENCY_SIDE, SALIENCY_SIDE])
+        return {**self._outputs(colours), **validity, "saliency": saliency}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
+    def embed(self, images):
+        colours, validity = self._colours(images)
+        return {"embedding": colours, **validity}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs):
+        # Unlike the project's, it fails on what is no tf.Example: a graph's own error.
+        features = tf.io.parse_example(
+            inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)}
+        )
+        colours, _ = self._colours(features["image/encoded"])
+        outputs = self._outputs(colours)
+        scores = tf.sort(outputs["probabilities"], direction="DESCENDING")
+        return {"classes": outputs["classes"], "scores": scores}
+
+
+class TellingModel(tf.Module):
+    """A model that tells its version, twice, of which one comes from a variable.
+
+    `rows` tells how many rows were computed together. The signature `hold` reads the file whose
+    path it is given before it answers: a named pipe keeps it waiting for as long as a test likes.
+    """
+
+    def __init__(self, version):
+        super().__init__()
+        self.version = version
+        self.again = tf.Variable(version, dtype=tf.int64, trainable=False)
+
+    def _told(self, like):
+        shape = tf.shape(like)
+        return {
+            "version": tf.fill(shape, tf.constant(self.version, tf.int64)),
+            "again": tf.fill(shape, self.again.read_value()),
+            "rows": tf.fill(shape, tf.size(like)),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
+    def tell(self, names):
+        return {**self._told(names), "names": names}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="paths")])
+    def hold(self, paths):
+        # Opening a pipe waits for its writer. That reading it at an offset fails is no matter.
+        _, done = attempt(tf.io.read_file, paths)
+        return {**self._told(paths), "done": done}
 
 
 def write_contract_export(base: Path) -> None:
     """Writes versions 3 and 12 of a model that keeps the export's contract, and two decoys."""
     model = ContractModel()
-    signatures = {"serving_default": model.from_arrays, "encoded": model.from_files}
-    tf.saved_model.save(model, str(base / "3"), signatures=signatures)
-    shutil.copytree(base / "3", base / str(NEWEST))
-    shutil.copytree(base / "3", base / "99-draft")
+    folder = base / str(OLDER)
+    signatures = {
+        "serving_default": model.from_arrays,
+        "encoded": model.from_files,
+        "explain": model.explain,
+        "embed": model.embed,
+        "classify": model.classify,
+    }
+    tf.saved_model.save(model, str(folder), signatures=signatures)
+    methods = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    methods.replace_method_name("classify", tf.saved_model.CLASSIFY_METHOD_NAME, tags="serve")
+    methods.save()
+    (folder / "fingerprint.pb").unlink()
+    _write_warm_up(folder)
+    shutil.copytree(folder, base / "99-draft")
+    write_checksums(folder)
+    shutil.copytree(folder, base / str(NEWEST))
     (base / "100").mkdir()  # a copy that has just begun
+
+
+def write_telling_export(folder: Path) -> None:
+    """Writes a model that tells the version by which its folder is named, by one rename."""
+    model = TellingModel(int(folder.name))
+    aside = folder.with_name(f".{folder.name}")
+    signatures = {"serving_default": model.tell, "hold": model.hold}
+    tf.saved_model.save(model, str(aside), signatures=signatures)
+    write_checksums(aside)
+    aside.rename(folder)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes what the project's exports have: every file's SHA-256."""
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+    (folder / "assets.extra").mkdir(exist_ok=True)
+    (folder / "assets.extra" / "SHA256SUMS").write_text("".join(lines))
+
+
+def _write_warm_up(folder: Path) -> None:
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as file:
+        for signature in ("encoded", "explain", "embed"):
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            request.inputs["images"].CopyFrom(tf.make_tensor_proto([b"grey"] * 2))
+            file.write(log.SerializeToString())

@@ -1,35 +1,47 @@
 """The client as a library and as a command, against a running server."""
 
 import io
+import itertools
 import json
 import os
+import pty
+import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from concurrent import futures
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
+import matplotlib
 import numpy as np
 import pytest
+from certificates import write_certificates
 from PIL import Image
+from stand_in_server import SIDE, VERSION, stand_in_server
 
 from leuko_tf.classes import CODES
+from serving import client as client_module
+from serving import images
 from serving.client import (
     ADDRESS_VARIABLE,
+    MAX_EXPLAINED_PER_REQUEST,
     MAX_IMAGES_PER_REQUEST,
     RESEARCH_NOTE,
     Client,
     ImageError,
     ServingError,
+    Tls,
     read_image,
 )
-from serving.messages import PredictRequest, PredictResponse, to_tensor
 
 ROOT = Path(__file__).parents[2]
+
+
+def _environment(address):
+    return {**os.environ, ADDRESS_VARIABLE: address}
 
 
 def _python(*arguments, address="127.0.0.1:1"):
@@ -37,7 +49,7 @@ def _python(*arguments, address="127.0.0.1:1"):
         [sys.executable, *map(str, arguments)],
         check=False,
         cwd=ROOT,
-        env={**os.environ, ADDRESS_VARIABLE: address},
+        env=_environment(address),
         capture_output=True,
         text=True,
         timeout=60,
@@ -50,10 +62,13 @@ def _run(*arguments, **options):
 
 def _fails_with_one_line(result, *parts):
     assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+    *notes, line = result.stderr.splitlines()
     assert line.startswith("serving.client: ")
     for part in parts:
         assert str(part) in line
+    for note in notes:
+        assert note.startswith("no answer yet from ")
+    assert len(notes) <= 1
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +77,12 @@ def free_address() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def stand_in():
+    with stand_in_server() as server:
+        yield server
 
 
 # Reading files.
@@ -122,6 +143,42 @@ def test_a_file_that_cannot_be_sent_is_named(tmp_path, write, text):
     with pytest.raises(ImageError, match=text) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
+
+
+def test_folders_stand_for_their_images(tmp_path):
+    names = ["b.PNG", "a.tiff", "inner/c.jpeg", "notes.txt", ".hidden/d.png", "inner/.e.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = images.image_files(["first.png", tmp_path])
+    expected = ["a.tiff", "b.PNG", "inner/c.jpeg"]
+    assert found == [Path("first.png"), *(tmp_path / name for name in expected)]
+
+
+def test_a_folder_without_images_is_told(tmp_path):
+    with pytest.raises(ImageError, match="without PNG, JPEG or TIFF files"):
+        images.image_files([tmp_path])
+
+
+# Overlays.
+
+
+def test_colours_of_overlays_are_near_magma():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    black = Image.new("RGB", (16, 16))
+    ours = np.asarray(images.overlay(black, levels)) / images._OVERLAY_OPACITY
+    magma = matplotlib.colormaps["magma"](levels)[..., :3] * 255
+    np.testing.assert_allclose(ours, magma, atol=12)
+
+
+def test_an_overlay_covers_the_whole_image_and_lets_it_through():
+    image = Image.new("L", (30, 20))
+    image.paste(255, (15, 0, 30, 20))
+    saliency = np.array([[0, 0], [255, 255]], np.uint8)
+    result = np.asarray(images.overlay(image, saliency)).astype(int)
+    assert result.shape == (20, 30, 3)
+    assert (result[-1] - result[0]).min() > 50  # bright below, where the map is
+    assert (result[:, -1] - result[:, 0]).min() > 50  # and right, where the image is
 
 
 # The class.
@@ -187,10 +244,14 @@ def test_status_and_version(address, image_files):
     with Client(address) as client:
         available = [s for s in client.status() if s.state == "AVAILABLE"]
         assert available[0].message == ""
-        (answer,) = client.predict([image], version=available[0].version)
+    with Client(address, version=available[0].version) as client:
+        (answer,) = client.predict([image])
         assert answer.model_version == available[0].version
-        with pytest.raises(ServingError, match=r"Specific\(leuko, 987654\)") as caught:
-            client.predict([image], version=987654)
+    with (
+        Client(address, version=987654) as client,
+        pytest.raises(ServingError, match=r"Specific\(leuko, 987654\)") as caught,
+    ):
+        client.predict([image])
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
@@ -200,77 +261,297 @@ def test_an_unknown_model_has_no_status(address):
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
-@dataclass
-class StrangeServer:
-    """A server whose model is no export of this project: what it answers with, or refuses with.
-
-    It answers when `may_answer` is set.
-    """
-
-    address: str = ""
-    may_answer: threading.Event = field(default_factory=threading.Event)
-    outputs: dict[str, Any] = field(default_factory=dict)
-    refusal: str = ""
-
-    def predict(self, request, context):
-        self.may_answer.wait()
-        if self.refusal:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
-        return PredictResponse(outputs={k: to_tensor(v) for k, v in self.outputs.items()})
-
-
-@pytest.fixture
-def strange_server():
-    strange = StrangeServer()
-    strange.may_answer.set()
-    handler = grpc.unary_unary_rpc_method_handler(
-        strange.predict, PredictRequest.FromString, PredictResponse.SerializeToString
-    )
-    service = "tensorflow.serving.PredictionService"
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {"Predict": handler}),)
-    )
-    strange.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield strange
-    strange.may_answer.set()
-    server.stop(None).wait()
-
-
-def test_a_missed_deadline_is_explained(strange_server):
-    strange_server.may_answer.clear()
+def test_a_missed_deadline_is_explained(stand_in):
+    may_answer = threading.Event()
+    stand_in.before_answer = lambda images: may_answer.wait()
     with (
-        Client(strange_server.address, timeout_s=0.5) as client,
+        Client(stand_in.address, timeout_s=0.5) as client,
         pytest.raises(ServingError, match=r"did not answer within 0\.5 s") as caught,
     ):
         client.predict([b"x"])
+    may_answer.set()
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_an_answer_of_another_kind_of_model_is_explained(strange_server):
-    with Client(strange_server.address) as client:
+def test_an_answer_of_another_kind_of_model_is_explained(stand_in):
+    stand_in.outputs = {}
+    with Client(stand_in.address) as client:
         with pytest.raises(ServingError, match="lacks probabilities, classes") as caught:
             client.predict([b"x"])
         assert caught.value.code is None
         scores = np.zeros(1, np.float32)
-        strange_server.outputs = {
+        stand_in.outputs = {
             "probabilities": scores,
             "classes": [b"MYO"],
             "blast_score": scores,
             "atypical_score": scores,
         }
-        with pytest.raises(ServingError, match="for 1 images has classes of shape"):
+        with pytest.raises(ServingError, match=r"for 1 images has shapes .*classes \(1,\)"):
             client.predict([b"x"])
 
 
-def test_images_that_only_the_server_refuses_are_named(strange_server, image_files):
-    strange_server.refusal = "too large"
-    first, second, *_ = image_files.values()
-    result = _run(first, address=strange_server.address)
-    _fails_with_one_line(result, f"serving.client: {first}: ", "too large")
-    result = _run(first, second, address=strange_server.address)
-    _fails_with_one_line(result, f"One of {first} to {second}: ", "too large")
+def test_version_and_label_are_asked_for(stand_in):
+    for which in ({"version": 5}, {"label": "canary"}, {}):
+        with Client(stand_in.address, "cells", **which) as client:
+            client.predict([b"x"])
+    specs = [request.model_spec for request in stand_in.requests]
+    assert {spec.name for spec in specs} == {"cells"}
+    assert [(spec.version.value, spec.version_label) for spec in specs] == [
+        (5, ""),
+        (0, "canary"),
+        (0, ""),
+    ]
+    with pytest.raises(ValueError, match="not both"):
+        Client(stand_in.address, version=5, label="canary")
+
+
+def test_invalid_images_are_marked_and_the_others_kept(stand_in):
+    stand_in.problems = {b"bad": "not a PNG"}
+    with Client(stand_in.address) as client:
+        assert [a.problem for a in client.predict([b"x", b"bad", b"y"])] == ["", "not a PNG", ""]
+        stand_in.leaves_out = ("problem",)
+        assert client.predict([b"bad"])[0].problem == "The server cannot read the image."
+        stand_in.leaves_out = ("problem", "valid")  # an export from before
+        assert client.predict([b"bad"])[0].problem == ""
+
+
+def test_saliency_comes_from_the_signature_explain(stand_in):
+    with Client(stand_in.address) as client:
+        first, second, *_ = client.predict([b"x"] * MAX_EXPLAINED_PER_REQUEST, saliency=True)
+        assert first.saliency.shape == second.saliency.shape == (SIDE, SIDE)
+        assert first.saliency.dtype == np.uint8
+        assert client.predict([b"x"])[0].saliency is None
+        signatures = [request.model_spec.signature_name for request in stand_in.requests]
+        assert signatures == ["explain", "encoded"]
+        client.predict([b"x"] * (MAX_EXPLAINED_PER_REQUEST + 1), saliency=True)
+        assert len(stand_in.requests) == 4
+        stand_in.leaves_out = ("saliency",)
+        with pytest.raises(ServingError, match="lacks saliency"):
+            client.predict([b"x"], saliency=True)
+
+
+# Streams.
+
+
+def _blast_scores(answers):
+    return [round(answer.blast_score * 255) for answer in answers]
+
+
+def test_a_stream_keeps_its_order_and_its_bound_of_requests_under_way(stand_in):
+    """Three requests come before any is answered, and the last of them is answered first."""
+    together, lock, under_way, most = threading.Barrier(3), threading.Lock(), set(), []
+    answered = {first: threading.Event() for first in range(0, 96, MAX_IMAGES_PER_REQUEST)}
+
+    def last_first(batch):
+        first = batch[0][0]
+        with lock:
+            under_way.add(first)
+            most.append(len(under_way))
+        together.wait(timeout=30)
+        number = first // MAX_IMAGES_PER_REQUEST
+        if number % 3 < 2:
+            answered[first + MAX_IMAGES_PER_REQUEST].wait(timeout=30)
+        with lock:
+            under_way.remove(first)
+        answered[first].set()
+
+    stand_in.before_answer = last_first
+    with Client(stand_in.address) as client:
+        answers = client.classify_many((bytes([i]) for i in range(96)), concurrency=3)
+        assert _blast_scores(answers) == list(range(96))
+    assert max(most) == 3
+
+
+def test_an_endless_stream_is_read_as_needed(stand_in):
+    taken = itertools.count()
+
+    def endless():
+        while True:
+            yield bytes([next(taken) % 256])
+
+    with Client(stand_in.address) as client:
+        answers = client.classify_many(endless(), concurrency=2)
+        assert _blast_scores(itertools.islice(answers, 40)) == list(range(40))
+        answers.close()
+        # Those answered, and a request's worth for each under way, waiting, and being filled.
+        assert next(taken) <= 40 + (2 + 3) * MAX_IMAGES_PER_REQUEST
+
+
+def test_answers_before_a_failure_are_yielded(stand_in):
+    def fail_later(batch):
+        if batch[0] != b"\0":
+            raise ValueError("no more")
+
+    stand_in.before_answer = fail_later
+    received = []
+
+    def classify(client):
+        for answer in client.classify_many(bytes([i]) for i in range(40)):
+            received.append(answer)
+
+    with Client(stand_in.address) as client, pytest.raises(ServingError, match="no more"):
+        classify(client)
+    assert _blast_scores(received) == list(range(MAX_IMAGES_PER_REQUEST))
+
+
+# Failures that pass.
+
+UNAVAILABLE, EXHAUSTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_server_that_is_busy_is_asked_again(stand_in, caplog):
+    stand_in.failures = [UNAVAILABLE, EXHAUSTED, UNAVAILABLE]
+    with Client(stand_in.address) as client:
+        assert len(client.predict([b"x"])) == 1
+    assert len(stand_in.requests) == 4
+    (warning,) = caplog.messages
+    assert f"no answer yet from {stand_in.address} (as it was told)" in warning
+
+
+@pytest.mark.parametrize("code", [UNAVAILABLE, EXHAUSTED], ids=lambda code: code.name)
+def test_a_server_that_stays_busy_is_given_up(stand_in, code):
+    stand_in.always = code
+    with (
+        Client(stand_in.address, timeout_s=1) as client,
+        pytest.raises(ServingError, match=r"1 s.*as it was told") as caught,
+    ):
+        client.predict([b"x"])
+    assert caught.value.code is code
+    assert len(stand_in.requests) > 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, UNAVAILABLE, EXHAUSTED)],
+    ids=lambda code: code.name,
+)
+def test_other_failures_are_not_tried_again(stand_in, code):
+    stand_in.always = code
+    with Client(stand_in.address) as client, pytest.raises(ServingError) as caught:
+        client.predict([b"x"])
+    assert caught.value.code is code
+    assert len(stand_in.requests) == 1
+
+
+def test_a_message_over_the_servers_limit_is_not_tried_again(caplog):
+    with (
+        stand_in_server(options=(("grpc.max_receive_message_length", 1000),)) as server,
+        Client(server.address) as client,
+        pytest.raises(ServingError, match="over its size limit") as caught,
+    ):
+        client.predict([b"x" * 2000])
+    assert caught.value.code is EXHAUSTED
+    assert not caplog.messages
+
+
+def test_a_server_that_was_never_reached_gets_less_time(free_address, monkeypatch):
+    monkeypatch.setattr(client_module, "FIRST_CONTACT_S", 0.5)
+    with (
+        Client(free_address) as client,
+        pytest.raises(ServingError, match=r"in 0\.5 s: .*Connection refused") as caught,
+    ):
+        client.predict([b"x"])
+    assert caught.value.code is UNAVAILABLE
+
+
+def test_a_server_that_starts_late_is_waited_for(free_address):
+    """Nothing listens at first; then a server does, at the address that was asked."""
+    port = int(free_address.rpartition(":")[2])
+    with Client(free_address) as client, futures.ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(client.predict, [b"x"])
+        with stand_in_server(port=port):
+            assert len(answers.result(timeout=60)) == 1
+
+
+def test_closing_gives_up_what_is_under_way(stand_in):
+    stand_in.always = UNAVAILABLE
+    client = Client(stand_in.address)
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(ServingError) as caught:
+        client.predict([b"x"])
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+
+
+def test_a_server_killed_under_load_ends_the_client_at_its_deadline(image_files, tmp_path):
+    paths = []
+    for number in range(2000):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].symlink_to(image_files["a.png"])
+    server = [sys.executable, ROOT / "tests" / "stand_in_server.py"]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(server, env=here, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        command = [sys.executable, "-m", "serving.client", "--json", "--deadline", "2", tmp_path]
+        with (
+            (tmp_path / "errors.txt").open("w") as errors,
+            subprocess.Popen(
+                list(map(str, command)),
+                cwd=ROOT,
+                env=_environment(address),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            ) as client,
+        ):
+            lines = [client.stdout.readline() for _ in range(3)]
+            process.kill()
+            lines += client.stdout
+    errors = (tmp_path / "errors.txt").read_text()
+    result = subprocess.CompletedProcess([], client.returncode, "", errors)
+    _fails_with_one_line(result, address, f"{len(lines)} of 2000 images were answered")
+    assert 3 <= len(lines) < 2000
+    assert [json.loads(line)["file"] for line in lines] == sorted(map(str, paths))[: len(lines)]
+
+
+# Encryption.
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates")
+    write_certificates(folder)
+    return folder
+
+
+@pytest.fixture
+def strict_server(certificates):
+    """A server that encrypts, and answers only to those who show a certificate."""
+    files = {file.name: file.read_bytes() for file in certificates.iterdir()}
+    credentials = grpc.ssl_server_credentials(
+        [(files["server.key"], files["server.pem"])], files["ca.pem"], require_client_auth=True
+    )
+    with stand_in_server(credentials=credentials) as server:
+        yield server
+
+
+def test_encryption_with_a_clients_certificate(strict_server, certificates, image_files):
+    ca, certificate, key = (certificates / n for n in ("ca.pem", "client.pem", "client.key"))
+    options = ("--ca-certificate", ca, "--client-certificate", certificate, "--client-key", key)
+    result = _run(image_files["a.png"], *options, address=strict_server.address)
+    assert result.returncode == 0, result.stderr
+    for tls in (None, Tls(), Tls(ca_certificate=ca)):
+        with (
+            Client(strict_server.address, tls=tls, timeout_s=1) as client,
+            pytest.raises(ServingError),
+        ):
+            client.predict([b"x"])
+    assert len(strict_server.requests) == 1
+
+
+def test_certificates_that_cannot_be_used_are_named(certificates, image_files, tmp_path):
+    image, missing = image_files["a.png"], tmp_path / "none.pem"
+    key, certificate = certificates / "client.key", certificates / "client.pem"
+    for options, text in (
+        (("--ca-certificate", missing), f"Cannot read {missing}"),
+        (("--ca-certificate", image), f"{image} is not a PEM file with a certificate"),
+        (("--client-certificate", certificate), "needed both"),
+        (
+            ("--client-certificate", certificate, "--client-key", certificate),
+            f"{certificate} is not a PEM file with a private key",
+        ),
+        (("--client-key", key), "needed both"),
+    ):
+        _fails_with_one_line(_run(image, *options), text)
 
 
 # The command.
@@ -318,24 +599,148 @@ def test_address_option_goes_before_the_environment(address, image_files, free_a
     assert result.returncode == 0, result.stderr
 
 
-def test_files_that_cannot_be_sent(address, image_files, tmp_path):
-    broken = tmp_path / "broken.png"
+def test_a_folder(address, image_files):
+    result = _run("--json", image_files["a.png"].parent, address=address)
+    assert result.returncode == 0, result.stderr
+    files = [json.loads(line)["file"] for line in result.stdout.splitlines()]
+    assert files == [str(path) for path in image_files.values()]
+
+
+@pytest.fixture
+def one_bad_each(stand_in, image_files, tmp_path):
+    """Good files around one that cannot be read, and one that the server marks as invalid."""
+    broken, refused = tmp_path / "broken.png", tmp_path / "refused.png"
     broken.write_bytes(image_files["a.png"].read_bytes()[:200])
-    for path in (tmp_path / "missing.png", tmp_path, broken):
-        result = _run(image_files["a.png"], path, address=address)
-        _fails_with_one_line(result, path)
+    Image.new("RGB", (9, 9)).save(refused)
+    stand_in.problems = {refused.read_bytes(): "too small"}
+    return [broken, image_files["a.png"], refused, tmp_path / "missing.png", image_files["d.jpg"]]
 
 
-def test_answers_before_an_error_are_kept(address, image_files, tmp_path):
-    good = [image_files["a.png"]] * MAX_IMAGES_PER_REQUEST
-    result = _run("--json", *good, tmp_path / "missing.png", address=address)
-    _fails_with_one_line(result, "missing.png")
-    assert len(result.stdout.splitlines()) == MAX_IMAGES_PER_REQUEST
+def test_images_without_answer_are_told_at_the_end(stand_in, one_bad_each):
+    result = _run(*one_bad_each, address=stand_in.address)
+    assert result.returncode == 1
+    head, *rows = result.stdout.splitlines()
+    assert head.startswith("file")
+    assert [row.split()[0] for row in rows] == [str(one_bad_each[1]), str(one_bad_each[4])]
+    count, *problems, note = result.stderr.splitlines()
+    assert count == "serving.client: 3 of 5 images have no answer:"
+    parts = ("broken.png", "refused.png: too small", "missing.png")
+    for problem, part in zip(problems, parts, strict=True):
+        assert part in problem
+    assert note == RESEARCH_NOTE
+
+
+def test_json_lines_of_images_without_answer_say_why(stand_in, one_bad_each):
+    result = _run("--json", *one_bad_each, address=stand_in.address)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["file"] for line in lines] == [str(path) for path in one_bad_each]
+    assert ["problem" in line for line in lines] == [True, False, True, True, False]
+
+
+def test_images_that_only_the_server_refuses_are_named(stand_in, image_files):
+    """By exports from before `valid`: the whole request is refused."""
+    stand_in.always = grpc.StatusCode.INVALID_ARGUMENT
+    first, second, *_ = image_files.values()
+    result = _run(first, address=stand_in.address)
+    _fails_with_one_line(result, f"serving.client: {first}: ", "as it was told")
+    result = _run(first, second, address=stand_in.address)
+    _fails_with_one_line(result, f"One of {first} to {second}: ", "as it was told")
+
+
+def test_overlays_are_saved_under_the_files_names(stand_in, image_files, tmp_path):
+    again = tmp_path / "again" / "a.png"
+    again.parent.mkdir()
+    again.symlink_to(image_files["a.png"])
+    out = tmp_path / "maps"
+    paths = [*image_files.values(), again]
+    result = _run("--json", "--saliency", out, *paths, address=stand_in.address)
+    assert result.returncode == 0, result.stderr
+    saved = [Path(json.loads(line)["saliency"]) for line in result.stdout.splitlines()]
+    assert [path.name for path in saved] == [
+        *(f"{name}_saliency.png" for name in "abcd"),
+        "a_saliency_2.png",
+    ]
+    assert sorted(saved) == sorted(out.iterdir())
+    for path, source in zip(saved, paths, strict=True):
+        with Image.open(path) as map_, Image.open(source) as image:
+            assert (map_.format, map_.mode, map_.size) == ("PNG", "RGB", image.size)
+            assert f"{source.name}: MYO 0.625; {RESEARCH_NOTE}" in map_.text["Description"]
+
+
+def test_a_folder_for_overlays_that_cannot_be_made(stand_in, image_files):
+    image = image_files["a.png"]
+    _fails_with_one_line(_run("--saliency", image, image, address=stand_in.address), image)
+
+
+def test_version_label_and_concurrency_options(stand_in, image_files):
+    paths = [image_files["a.png"]] * (2 * MAX_IMAGES_PER_REQUEST)
+    gate = threading.Barrier(2)
+    stand_in.before_answer = lambda batch: gate.wait(timeout=30)
+    result = _run(*paths, "--label", "stable", "--concurrency", 2, address=stand_in.address)
+    assert result.returncode == 0, result.stderr
+    assert {r.model_spec.version_label for r in stand_in.requests} == {"stable"}
+    gate = threading.Barrier(1)
+    result = _run("--json", paths[0], "--model-version", VERSION, address=stand_in.address)
+    assert json.loads(result.stdout)["model_version"] == VERSION
+    assert stand_in.requests[-1].model_spec.version.value == VERSION
+
+
+def test_a_terminal_gets_a_progress_bar(stand_in, image_files):
+    terminal, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.client", *map(str, image_files.values())],
+        cwd=ROOT,
+        env=_environment(stand_in.address),
+        stdout=subprocess.PIPE,
+        stderr=side,
+        text=True,
+    ) as process:
+        os.close(side)
+        lines = process.stdout.read().splitlines()
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    assert len(lines) == 1 + len(image_files)
+    assert b"/4 [" in shown
+    assert RESEARCH_NOTE.encode() in shown
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 10_000)
+    except OSError:  # Linux' end of file, after the other side was closed
+        return b""
+
+
+def test_ctrl_c_ends_it_quietly(stand_in, image_files):
+    arrived = threading.Event()
+    may_answer = threading.Event()
+
+    def hang(batch):
+        arrived.set()
+        may_answer.wait()
+
+    stand_in.before_answer = hang
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.client", str(image_files["a.png"])],
+        cwd=ROOT,
+        env=_environment(stand_in.address),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert arrived.wait(timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    may_answer.set()
+    assert process.returncode == -signal.SIGINT
 
 
 def test_no_server(image_files, free_address):
-    result = _run(image_files["a.png"], address=free_address)
-    _fails_with_one_line(result, "No answer from a server at", free_address, ADDRESS_VARIABLE)
+    result = _run(image_files["a.png"], "--deadline", "0.5", address=free_address)
+    _fails_with_one_line(result, f"No answer from a server at {free_address}", ADDRESS_VARIABLE)
 
 
 def test_unknown_model(address, image_files):
@@ -343,7 +748,17 @@ def test_unknown_model(address, image_files):
     _fails_with_one_line(result, address, "'nope'", "Latest(nope)")
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.png", "--top", "0"], ["a.png", "--nope"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a.png", "--top", "0"],
+        ["a.png", "--concurrency", "0"],
+        ["a.png", "--deadline", "nan"],
+        ["a.png", "--model-version", "1", "--label", "stable"],
+        ["a.png", "--nope"],
+    ],
+)
 def test_usage_errors(arguments):
     result = _run(*arguments)
     assert result.returncode == 2
@@ -369,7 +784,7 @@ def test_client_never_imports_tensorflow(address, image_files):
     assert (result.returncode, result.stdout.strip()) == (0, "1"), result.stderr
 
 
-@pytest.mark.parametrize("module", ["serving.client", "serving.local_server"])
+@pytest.mark.parametrize("module", ["serving.client", "serving.loadtest", "serving.local_server"])
 def test_help_is_light(module):
     code = (
         f"import sys, runpy; sys.argv = ['', '--help']\n"

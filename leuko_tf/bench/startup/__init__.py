@@ -14,6 +14,7 @@ COMMANDS = (
     "leuko_tf.saliency",
     "leuko_tf.train",
     "serving.client",
+    "serving.loadtest",
     "serving.local_server",
     "tfds_aml.synthetic_smear",
     "tfds_aml.synthetic_smear.contact_sheet",

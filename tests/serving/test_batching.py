@@ -1,0 +1,232 @@
+"""What happens to requests that come together: joined, kept waiting, too late, too many."""
+
+import contextlib
+import os
+import threading
+import time
+
+import grpc
+import pytest
+import tensorflow as tf
+from conftest import TELLING_VERSION
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from test_black_box import ask
+
+from serving.local_server import RUNNING, WAITING
+
+TIMEOUT_S = 60
+# The first row waits for 20 s at most: a batch goes when it is full, or the test is slow.
+FULL_BATCHES = """
+    max_batch_size { value: 4 }
+    batch_timeout_micros { value: 20000000 }
+    max_enqueued_batches { value: 8 }
+    num_batch_threads { value: 1 }
+"""
+SMALL_QUEUE = """
+    max_batch_size { value: 1 }
+    max_enqueued_batches { value: 2 }
+    num_batch_threads { value: 1 }
+"""
+
+
+@pytest.fixture(scope="module")
+def start_batching(start_server, telling_base, tmp_path_factory):
+    @contextlib.contextmanager
+    def start(parameters):
+        file = tmp_path_factory.mktemp("config") / "batching.config"
+        file.write_text(parameters)
+        with start_server(
+            *("--model-name", "telling", "--model-base-path", telling_base),
+            *("--enable-batching", "--batching-parameters-file", file),
+        ) as server:
+            yield server
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def full_batches(start_batching):
+    with start_batching(FULL_BATCHES) as server, grpc.insecure_channel(server.address) as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def small_queue(start_batching):
+    with start_batching(SMALL_QUEUE) as server:
+        yield server
+
+
+def _request(*strings, signature="", input="names"):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "telling"
+    request.model_spec.signature_name = signature
+    request.inputs[input].CopyFrom(tf.make_tensor_proto(strings, tf.string))
+    return request
+
+
+def _hold(path):
+    return _request(str(path).encode(), signature="hold", input="paths")
+
+
+def _outputs(response):
+    return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+class Gate:
+    """A file that is not read until `open` is called: a named pipe until then."""
+
+    def __init__(self, folder):
+        self.path = folder / "gate"
+        self._pipe = folder / "pipe"
+        os.mkfifo(self._pipe)
+        os.link(self._pipe, self.path)
+
+    def open(self):
+        """Lets those in that wait, and all that come later."""
+        beside = self.path.with_name("open")
+        beside.write_text("open")
+        beside.rename(self.path)
+        while True:
+            try:
+                os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # nobody reads, or no longer
+                return
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open()
+
+
+def test_requests_that_come_together_are_joined(full_batches):
+    futures = [full_batches.Predict.future(_request(b"a%d" % i), TIMEOUT_S) for i in range(4)]
+    for i, future in enumerate(futures):
+        outputs = _outputs(future.result())
+        assert outputs["names"].tolist() == [b"a%d" % i]
+        assert outputs["rows"].tolist() == [4]
+        assert outputs["version"].tolist() == [TELLING_VERSION]
+
+
+def test_rows_come_back_to_their_requests(full_batches):
+    three = full_batches.Predict.future(_request(b"a", b"b", b"c"), TIMEOUT_S)
+    one = full_batches.Predict.future(_request(b"d"), TIMEOUT_S)
+    assert _outputs(three.result())["names"].tolist() == [b"a", b"b", b"c"]
+    assert _outputs(one.result())["names"].tolist() == [b"d"]
+    assert _outputs(one.result())["rows"].tolist() == [4]
+
+
+def test_a_request_without_rows_waits_for_nobody(full_batches):
+    outputs = _outputs(full_batches.Predict(_request(), TIMEOUT_S))
+    assert {name: array.shape for name, array in outputs.items()} == {
+        name: (0,) for name in ("version", "again", "rows", "names")
+    }
+
+
+def test_a_request_above_the_largest_batch_is_refused(full_batches):
+    with pytest.raises(grpc.RpcError) as caught:
+        full_batches.Predict(_request(*[b"a"] * 5), TIMEOUT_S)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "Task size 5 is larger than maximum input batch size 4"
+
+
+def test_a_row_that_is_late_is_not_computed(full_batches):
+    """Its batch is computed when full: the others' rows, and not it."""
+    late = full_batches.Predict.future(_request(b"late"), 0.2)
+    assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    futures = [full_batches.Predict.future(_request(b"a"), TIMEOUT_S) for _ in range(3)]
+    for future in futures:
+        outputs = _outputs(future.result())
+        assert outputs["names"].tolist() == [b"a"]
+        assert outputs["rows"].tolist() == [3]
+
+
+def test_beyond_the_queue_requests_are_refused(small_queue, gate):
+    with grpc.insecure_channel(small_queue.address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        futures = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(8)]
+        _first_done(futures, 4)
+        gate.open()
+        codes = [future.code() for future in futures]  # waits for each
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert codes.count(grpc.StatusCode.OK) <= 4  # one runs, two wait, one comes as the gate opens
+
+
+def test_a_request_that_is_late_in_the_queue_is_not_computed(small_queue, gate, tmp_path):
+    (tmp_path / "never").mkdir()
+    never = Gate(tmp_path / "never")
+    with grpc.insecure_channel(small_queue.address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        held = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+        late = stub.Predict.future(_hold(never.path), 0.5)
+        assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        gate.open()
+        assert held.exception() is None
+        # Were the late one computed, it would hold up the queue for ever.
+        assert stub.Predict.future(_hold(gate.path), TIMEOUT_S).exception() is None
+
+
+def _first_done(futures, count):
+    """The futures that are done when `count` of them are."""
+    end = time.monotonic() + TIMEOUT_S
+    while sum(future.done() for future in futures) < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return [future for future in futures if future.done()]
+
+
+def test_without_batching_the_queue_is_bounded_too(contract_address, channel, server, gate):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    limit = RUNNING + WAITING
+    futures = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(limit + 5)]
+    refused = _first_done(futures, 5)
+    assert {future.code() for future in refused} == {grpc.StatusCode.UNAVAILABLE}
+    assert refused[0].details() == (
+        f"The server is full: {limit} requests run or wait. Try again later."
+    )
+    # Those who only look are still answered; by REST, too, no more work is taken.
+    assert ask(f"{server.rest}/v1/models/telling")[0] == 200
+    status, answer = ask(f"{server.rest}/v1/models/telling:predict", {"instances": ["a"]})
+    assert (status, answer["error"]) == (503, refused[0].details())
+    gate.open()
+    for future in futures:
+        if future not in refused:
+            assert future.result().model_spec.version.value == TELLING_VERSION
+
+
+def test_without_batching_a_late_request_gives_way(contract_address, channel, gate):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    held = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(RUNNING)]
+    late = stub.Predict.future(_request(b"a"), 0.5)
+    assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    gate.open()
+    assert [future.exception() for future in held] == [None] * RUNNING
+    assert _outputs(stub.Predict(_request(b"a"), TIMEOUT_S))["names"].tolist() == [b"a"]
+
+
+def _wait_until_it_listens_no_more(server):
+    with contextlib.suppress(OSError):
+        while True:
+            ask(f"{server.rest}/v1/models/telling")
+            time.sleep(0.05)
+
+
+def test_running_requests_finish_when_the_server_stops(start_batching, gate):
+    with start_batching(SMALL_QUEUE) as server, grpc.insecure_channel(server.address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        by_grpc = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+        answers = []
+        document = {"signature_name": "hold", "instances": [str(gate.path)]}
+        url = f"{server.rest}/v1/models/telling:predict"
+        thread = threading.Thread(target=lambda: answers.append(ask(url, document)))
+        thread.start()
+        time.sleep(1)  # both are at the gate, or on their way
+        server.process.terminate()
+        _wait_until_it_listens_no_more(server)
+        gate.open()
+        assert by_grpc.result().model_spec.version.value == TELLING_VERSION
+        thread.join()
+        assert answers[0][0] == 200
+        assert answers[0][1]["predictions"][0]["version"] == TELLING_VERSION
