@@ -87,6 +87,7 @@ class TellingModel(tf.Module):
 
     `rows` tells how many rows were computed together. The signature `hold` reads the file whose
     path it is given before it answers: a named pipe keeps it waiting for as long as a test likes.
+    Before that it writes a file of that name with `.reached` at the end.
     """
 
     def __init__(self, version):
@@ -108,8 +109,12 @@ class TellingModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="paths")])
     def hold(self, paths):
-        # Opening a pipe waits for its writer. That reading it at an offset fails is no matter.
-        _, done = attempt(tf.io.read_file, paths)
+        def hold(path):
+            with tf.control_dependencies([tf.io.write_file(path + ".reached", "")]):
+                # Opening a pipe waits for its writer. That reading it then fails is no matter.
+                return tf.io.read_file(path)
+
+        _, done = attempt(hold, paths)
         return {**self._told(paths), "done": done}
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import threading
 import time
+from concurrent import futures
 
 import grpc
 import pytest
@@ -15,6 +15,7 @@ from test_black_box import ask
 from serving.local_server import RUNNING, WAITING
 
 TIMEOUT_S = 60
+LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 # The first row waits for 20 s at most: a batch goes when it is full, or the test is slow.
 FULL_BATCHES = """
     max_batch_size { value: 4 }
@@ -81,6 +82,10 @@ class Gate:
         os.mkfifo(self._pipe)
         os.link(self._pipe, self.path)
 
+    def wait_for_a_request(self):
+        """Until a request is held."""
+        _wait(self.path.with_name("gate.reached").exists)
+
     def open(self):
         """Lets those in that wait, and all that come later."""
         beside = self.path.with_name("open")
@@ -94,6 +99,13 @@ class Gate:
             time.sleep(0.01)
 
 
+def _wait(condition):
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def gate(tmp_path):
     gate = Gate(tmp_path)
@@ -102,8 +114,8 @@ def gate(tmp_path):
 
 
 def test_requests_that_come_together_are_joined(full_batches):
-    futures = [full_batches.Predict.future(_request(b"a%d" % i), TIMEOUT_S) for i in range(4)]
-    for i, future in enumerate(futures):
+    asked = [full_batches.Predict.future(_request(b"a%d" % i), TIMEOUT_S) for i in range(4)]
+    for i, future in enumerate(asked):
         outputs = _outputs(future.result())
         assert outputs["names"].tolist() == [b"a%d" % i]
         assert outputs["rows"].tolist() == [4]
@@ -135,9 +147,9 @@ def test_a_request_above_the_largest_batch_is_refused(full_batches):
 def test_a_row_that_is_late_is_not_computed(full_batches):
     """Its batch is computed when full: the others' rows, and not it."""
     late = full_batches.Predict.future(_request(b"late"), 0.2)
-    assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    futures = [full_batches.Predict.future(_request(b"a"), TIMEOUT_S) for _ in range(3)]
-    for future in futures:
+    assert late.exception().code() == LATE
+    asked = [full_batches.Predict.future(_request(b"a"), TIMEOUT_S) for _ in range(3)]
+    for future in asked:
         outputs = _outputs(future.result())
         assert outputs["names"].tolist() == [b"a"]
         assert outputs["rows"].tolist() == [3]
@@ -146,10 +158,10 @@ def test_a_row_that_is_late_is_not_computed(full_batches):
 def test_beyond_the_queue_requests_are_refused(small_queue, gate):
     with grpc.insecure_channel(small_queue.address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        futures = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(8)]
-        _first_done(futures, 4)
+        asked = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(8)]
+        _wait(lambda: sum(future.done() for future in asked) >= 4)
         gate.open()
-        codes = [future.code() for future in futures]  # waits for each
+        codes = [future.code() for future in asked]  # waits for each
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     assert codes.count(grpc.StatusCode.OK) <= 4  # one runs, two wait, one comes as the gate opens
 
@@ -160,28 +172,21 @@ def test_a_request_that_is_late_in_the_queue_is_not_computed(small_queue, gate, 
     with grpc.insecure_channel(small_queue.address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         held = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+        gate.wait_for_a_request()
         late = stub.Predict.future(_hold(never.path), 0.5)
-        assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert late.exception().code() == LATE
         gate.open()
         assert held.exception() is None
         # Were the late one computed, it would hold up the queue for ever.
         assert stub.Predict.future(_hold(gate.path), TIMEOUT_S).exception() is None
 
 
-def _first_done(futures, count):
-    """The futures that are done when `count` of them are."""
-    end = time.monotonic() + TIMEOUT_S
-    while sum(future.done() for future in futures) < count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return [future for future in futures if future.done()]
-
-
 def test_without_batching_the_queue_is_bounded_too(contract_address, channel, server, gate):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     limit = RUNNING + WAITING
-    futures = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(limit + 5)]
-    refused = _first_done(futures, 5)
+    asked = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(limit + 5)]
+    _wait(lambda: sum(future.done() for future in asked) == 5)
+    refused = [future for future in asked if future.done()]
     assert {future.code() for future in refused} == {grpc.StatusCode.UNAVAILABLE}
     assert refused[0].details() == (
         f"The server is full: {limit} requests run or wait. Try again later."
@@ -191,7 +196,7 @@ def test_without_batching_the_queue_is_bounded_too(contract_address, channel, se
     status, answer = ask(f"{server.rest}/v1/models/telling:predict", {"instances": ["a"]})
     assert (status, answer["error"]) == (503, refused[0].details())
     gate.open()
-    for future in futures:
+    for future in asked:
         if future not in refused:
             assert future.result().model_spec.version.value == TELLING_VERSION
 
@@ -199,8 +204,9 @@ def test_without_batching_the_queue_is_bounded_too(contract_address, channel, se
 def test_without_batching_a_late_request_gives_way(contract_address, channel, gate):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     held = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(RUNNING)]
-    late = stub.Predict.future(_request(b"a"), 0.5)
-    assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    # Requests overtake each other on their way: the first of these may yet find a turn.
+    _wait(lambda: stub.Predict.future(_request(b"a"), 0.5).code() == LATE)
+    assert stub.Predict.future(_request(b"a"), 0.5).code() == LATE
     gate.open()
     assert [future.exception() for future in held] == [None] * RUNNING
     assert _outputs(stub.Predict(_request(b"a"), TIMEOUT_S))["names"].tolist() == [b"a"]
@@ -213,20 +219,26 @@ def _wait_until_it_listens_no_more(server):
             time.sleep(0.05)
 
 
-def test_running_requests_finish_when_the_server_stops(start_batching, gate):
-    with start_batching(SMALL_QUEUE) as server, grpc.insecure_channel(server.address) as channel:
+@pytest.mark.parametrize("door", ["grpc", "rest"])
+def test_a_running_request_finishes_when_the_server_stops(start_server, telling_base, gate, door):
+    options = ("--model-name", "telling", "--model-base-path", telling_base)
+    with (
+        start_server(*options) as server,
+        grpc.insecure_channel(server.address) as channel,
+        futures.ThreadPoolExecutor(1) as pool,
+    ):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        by_grpc = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
-        answers = []
-        document = {"signature_name": "hold", "instances": [str(gate.path)]}
-        url = f"{server.rest}/v1/models/telling:predict"
-        thread = threading.Thread(target=lambda: answers.append(ask(url, document)))
-        thread.start()
-        time.sleep(1)  # both are at the gate, or on their way
+        if door == "grpc":
+            answer = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+        else:
+            document = {"signature_name": "hold", "instances": [str(gate.path)]}
+            answer = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
+        gate.wait_for_a_request()
         server.process.terminate()
         _wait_until_it_listens_no_more(server)
         gate.open()
-        assert by_grpc.result().model_spec.version.value == TELLING_VERSION
-        thread.join()
-        assert answers[0][0] == 200
-        assert answers[0][1]["predictions"][0]["version"] == TELLING_VERSION
+        if door == "grpc":
+            assert answer.result().model_spec.version.value == TELLING_VERSION
+        else:
+            status, document = answer.result()
+            assert (status, document["predictions"][0]["version"]) == (200, TELLING_VERSION)
