@@ -580,9 +580,10 @@ class _Overlays:
         return self._folder / name
 
 
-def _classify(client: Client, paths: Sequence[Path], args: argparse.Namespace) -> list[str]:
+def _classify(
+    client: Client, paths: Sequence[Path], overlays: _Overlays | None, args: argparse.Namespace
+) -> list[str]:
     """Prints answers as they come; returns the problems of the images that have none."""
-    overlays = _Overlays(args.saliency) if args.saliency else None
     width = max(4, *(len(str(path)) for path in paths))
     top = args.top
     problems: list[str] = []
@@ -660,6 +661,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parse(argv)
     try:
+        # What needs no server comes first: these errors then never open a connection.
+        paths = image_files(args.images)
+        overlays = _Overlays(args.saliency) if args.saliency else None
         with Client(
             args.address,
             args.model,
@@ -668,8 +672,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             timeout_s=args.deadline,
             tls=tls_of(args),
         ) as client:
-            paths = image_files(args.images)
-            problems = _classify(client, paths, args)
+            problems = _classify(client, paths, overlays, args)
     except (ImageError, ServingError) as error:
         print(f"serving.client: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from leuko_tf.bench.inference import STAGE as INFERENCE
 
 COMMANDS = (
     "leuko_tf.bench",
+    "leuko_tf.bench.precision",
     "leuko_tf.crossval",
     "leuko_tf.demo",
     "leuko_tf.evaluate",
