@@ -42,9 +42,9 @@ def openvino(work: str, batch: int, precision: str, files: bool = False) -> Work
       precision: `float32` or `bfloat16`.
       files: whether a step begins with PNG files.
     """
-    import openvino
+    from leuko_tf.runtimes import import_openvino
 
-    core = openvino.Core()
+    core = import_openvino().Core()
     network = core.read_model(Path(work, ONNX))
     network.reshape([batch, SIZE, SIZE, 3])
     compiled = core.compile_model(
