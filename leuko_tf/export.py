@@ -18,6 +18,8 @@ The answer is
   classes          string [n, 15], codes in order of falling probability
   blast_score      float32 [n], probability of MYO and MOB together
   atypical_score   float32 [n], probability of the eight atypical classes together
+  remark           string [n], what to know of the model, such as that it learned from synthetic
+                   cells; mostly empty
 
 and the others are
 
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 # Numbers of images that batches are padded to, of serving/config/batching.config: warmed up.
 ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16)
 
+SYNTHETIC_REMARK = "The network was trained on SYNTHETIC cells: it knows nothing of real ones."
+
 EXTRA = "assets.extra"
 LABELS = "labels.txt"
 MODEL_DESCRIPTION = "model.json"
@@ -79,7 +83,8 @@ def export(
     Args:
       model: a model of this project, spent by this (see `leuko_tf.signatures.ServedModel`).
       out: the model's base folder, which holds the versions.
-      description: JSON-like facts about the model, to travel in assets.extra/model.json.
+      description: JSON-like facts about the model, to travel in assets.extra/model.json. If it
+        says `synthetic`, so does every answer.
       temperature: divides the logits; above 0.
       version: the version's number; the next one by default.
       documents: files to travel in assets.extra, by the name that they get there.
@@ -95,7 +100,8 @@ def export(
 
     if version is not None:
         _refuse_existing(out / str(version))
-    served = ServedModel(model, temperature)
+    remark = SYNTHETIC_REMARK if description.get("synthetic") else ""
+    served = ServedModel(model, temperature, remark)
     facts = {
         **description,
         "temperature": temperature,

@@ -29,7 +29,7 @@ converts either into Parquet.
 import argparse
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -84,8 +84,21 @@ def write_predictions(table: pd.DataFrame, source: dict[str, Any], path: Path) -
       source: JSON-like description of where the rows come from.
       path: file to write, replaced as a whole.
     """
-    checked = _checked(table, str(path))
-    arrow = pa.Table.from_pandas(checked, SCHEMA, preserve_index=False)
+    write_parquet(_checked(table, str(path)), source, path, SCHEMA)
+
+
+def write_parquet(
+    table: pd.DataFrame, source: Mapping[str, Any], path: Path, schema: pa.Schema | None = None
+) -> None:
+    """Writes any table as Parquet, as a whole or not at all, its source in the file's metadata.
+
+    Args:
+      table: the table.
+      source: JSON-like description of where the rows come from.
+      path: file to write, replaced.
+      schema: the columns' types, if they are not to follow from the table.
+    """
+    arrow = pa.Table.from_pandas(table, schema, preserve_index=False)
     arrow = arrow.replace_schema_metadata(
         {**(arrow.schema.metadata or {}), METADATA_KEY: json.dumps(source).encode()}
     )

@@ -148,26 +148,6 @@ def draw(explanation: Explanation, title: str, path: Path) -> None:
         figure.savefig(aside, format="png", dpi=110, metadata={"Title": title})
 
 
-def read_image(path: Path) -> "np.ndarray":
-    """Reads TIFF (8-bit RGB or RGBA), PNG or JPEG as uint8 [height, width, 3], alpha dropped.
-
-    Raises:
-      UserError: if there is no such file or it is no such image.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from tfds_aml.images import read_rgb
-
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return read_rgb(path)
-        with Image.open(path, formats=["PNG", "JPEG"]) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
-        raise UserError(f"{path} is not an image that can be read: {error}") from error
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.saliency",
@@ -177,6 +157,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="TIFF, PNG or JPEG")
     arguments = parser.parse_args()
+    from leuko_tf.images import read_image
+
     stems = [image.stem for image in arguments.images]
     doubled = {s for s in stems if stems.count(s) > 1}
     if doubled:

@@ -25,6 +25,7 @@ class ServedModel(tf.Module):
         ones, its batch norms are folded into the convolutions before them, and its softmax is
         taken off.
       temperature: divides the logits; above 0.
+      remark: comes with every answer.
 
     Attributes:
       size: int. Side in pixels of the network's input.
@@ -38,7 +39,7 @@ class ServedModel(tf.Module):
       endpoints: dict of signature to function, as `leuko_tf.export` tells.
     """
 
-    def __init__(self, model: keras.Model, temperature: float = 1.0):
+    def __init__(self, model: keras.Model, temperature: float = 1.0, remark: str = ""):
         super().__init__()
         for layer in model.layers:
             if isinstance(layer, Conv2D):
@@ -88,7 +89,7 @@ class ServedModel(tf.Module):
         self.network = _function(lambda images: probabilities(features(images)), pixels)
         self.resized = _function(lambda images: _resized(images, size), tensors)
         self.decoded = _function(lambda images: decoding.decode(images, size), files)
-        self.answered = _function(_answered, scores)
+        self.answered = _function(lambda scores: _answered(scores, remark), scores)
 
         network_of_any_size = _function(lambda images: self.network(self.resized(images)), tensors)
 
@@ -164,7 +165,7 @@ def _resized(images: tf.Tensor, size: int) -> tf.Tensor:
     )
 
 
-def _answered(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+def _answered(probabilities: tf.Tensor, remark: str) -> dict[str, tf.Tensor]:
     order = tf.argsort(probabilities, direction="DESCENDING", stable=True)
     is_answer = tf.reduce_any(probabilities > 0, axis=1, keepdims=True)
     return {
@@ -172,6 +173,7 @@ def _answered(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         "classes": tf.where(is_answer, tf.gather(tf.constant(CODES), order), ""),
         "blast_score": _summed(probabilities, BLAST),
         "atypical_score": _summed(probabilities, ATYPICAL),
+        "remark": tf.fill(tf.shape(probabilities)[:1], remark),
     }
 
 

@@ -40,38 +40,43 @@ def late() -> RequestError:
 
 
 class Entrance:
-    """Lets so many requests run at once, lets so many others wait, and refuses the rest.
+    """Says who comes in, and of those who computes at once and who waits for that.
 
     Args:
-      running: int. Requests that run at once.
-      waiting: int. Requests that wait meanwhile.
+      running: int. Requests that compute at once, where they are not joined into batches.
+      limit: int. Requests that are in, those that wait included.
     """
 
-    def __init__(self, running: int, waiting: int):
-        self.limit = running + waiting
+    def __init__(self, running: int, limit: int):
+        self.limit = limit
         self._turns = threading.Semaphore(running)
-        self._places = threading.Semaphore(self.limit)
+        self._places = threading.Semaphore(limit)
 
     @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
-        """Waits for a turn, until the deadline (seconds since the epoch); raises RequestError."""
+    def place(self) -> Iterator[None]:
+        """Lets a request in; raises RequestError if the server is full."""
         if not self._places.acquire(blocking=False):
             raise RequestError(
                 grpc.StatusCode.UNAVAILABLE,
                 f"The server is full: {self.limit} requests run or wait. Try again later.",
             )
         try:
-            wait = min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX)
-            if not self._turns.acquire(timeout=wait):
-                raise late()
-            try:
-                if time.time() >= deadline:
-                    raise late()
-                yield
-            finally:
-                self._turns.release()
+            yield
         finally:
             self._places.release()
+
+    @contextmanager
+    def turn(self, deadline: float) -> Iterator[None]:
+        """Waits for a turn, until the deadline (seconds since the epoch); raises RequestError."""
+        wait = min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX)
+        if not self._turns.acquire(timeout=wait):
+            raise late()
+        try:
+            if time.time() >= deadline:
+                raise late()
+            yield
+        finally:
+            self._turns.release()
 
 
 def can_batch(definition: Any) -> bool:

@@ -72,8 +72,8 @@ SIGNATURE = "encoded"
 EXPLAIN_SIGNATURE = "explain"
 INPUT = "images"
 OUTPUTS = ("probabilities", "classes", "blast_score", "atypical_score")
-# Exports from before these two refuse a whole request for one image that they cannot decode.
-VALID, PROBLEM = "valid", "problem"
+# Exports from before the first two refuse a whole request for one image that they cannot decode.
+VALID, PROBLEM, REMARK = "valid", "problem", "remark"
 SALIENCY = "saliency"
 
 # Not above `max_batch_size` in config/batching.config.
@@ -108,6 +108,8 @@ class Answer:
       blast_score: float, 0 to 1. Summed probability of the blast classes.
       atypical_score: float, 0 to 1. Summed probability of the atypical classes.
       model_version: int. The version that answered.
+      remark: str. What to know of the model, such as that it learned from synthetic cells; mostly
+        empty.
       problem: str. Why the server could not read the image; the other attributes then mean
         nothing. Empty if it could.
       saliency: numpy.ndarray, uint8 [s, s] over the whole image, s the model's input size; how
@@ -119,6 +121,7 @@ class Answer:
     blast_score: float
     atypical_score: float
     model_version: int
+    remark: str = ""
     problem: str = ""
     saliency: np.ndarray | None = field(default=None, compare=False, repr=False)
 
@@ -439,7 +442,7 @@ def _answers(response: Any, count: int, saliency: bool) -> list[Answer]:
         raise ServingError(
             f"The model's answer lacks {', '.join(missing)}: serve an export of leuko_tf.export."
         )
-    known = {*wanted, VALID, PROBLEM} & set(response.outputs)
+    known = {*wanted, VALID, PROBLEM, REMARK} & set(response.outputs)
     try:
         outputs = {name: to_array(response.outputs[name]) for name in known}
     except ValueError as error:
@@ -460,6 +463,7 @@ def _answers(response: Any, count: int, saliency: bool) -> list[Answer]:
             blast_score=float(outputs["blast_score"][i]),
             atypical_score=float(outputs["atypical_score"][i]),
             model_version=response.model_spec.version.value,
+            remark=_text(outputs, REMARK, i),
             problem=_problem(outputs, i),
             saliency=outputs[SALIENCY][i] if saliency else None,
         )
@@ -484,8 +488,12 @@ def _is_as_agreed(outputs: dict[str, np.ndarray], count: int) -> bool:
 def _problem(outputs: dict[str, np.ndarray], i: int) -> str:
     if VALID not in outputs or outputs[VALID][i]:
         return ""
-    text = outputs[PROBLEM][i].decode(errors="replace") if PROBLEM in outputs else ""
-    return text or "The server cannot read the image."
+    return _text(outputs, PROBLEM, i) or "The server cannot read the image."
+
+
+def _text(outputs: dict[str, np.ndarray], name: str, i: int) -> str:
+    """Of an output that older exports do not have."""
+    return outputs[name][i].decode(errors="replace") if name in outputs else ""
 
 
 def _print_table_head(top: int, width: int) -> None:
@@ -511,6 +519,8 @@ def _print_json_line(path: Path, answer: Answer, top: int, saliency: Path | None
     }
     if saliency:
         line["saliency"] = str(saliency)
+    if answer.remark:
+        line["remark"] = answer.remark
     _print(json.dumps(line))
 
 
@@ -582,11 +592,16 @@ class _Overlays:
 
 def _classify(
     client: Client, paths: Sequence[Path], overlays: _Overlays | None, args: argparse.Namespace
-) -> list[str]:
-    """Prints answers as they come; returns the problems of the images that have none."""
+) -> tuple[list[str], list[str]]:
+    """Prints answers as they come.
+
+    Returns:
+      The problems of the images that have none, and the model's remarks, each once.
+    """
     width = max(4, *(len(str(path)) for path in paths))
     top = args.top
     problems: list[str] = []
+    remarks: dict[str, None] = {}  # a set that keeps its order
     answered = 0
     progress = tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, leave=False)
     try:
@@ -604,6 +619,8 @@ def _classify(
                     top = min(top, len(answer.classes))
                     _print_table_head(top, width)
                 answered += 1
+                if answer.remark:
+                    remarks[answer.remark] = None
                 saved = overlays.save(path, answer) if overlays else None
                 if args.json:
                     _print_json_line(path, answer, top, saved)
@@ -616,7 +633,7 @@ def _classify(
             where = f"{group[0]}: " if len(group) == 1 else f"One of {group[0]} to {group[-1]}: "
         so_far = f" {answered} of {len(paths)} images were answered." if answered else ""
         raise ServingError(f"{where}{error}{so_far}", error.code) from None
-    return problems
+    return problems, [*remarks]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -672,7 +689,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             timeout_s=args.deadline,
             tls=tls_of(args),
         ) as client:
-            problems = _classify(client, paths, overlays, args)
+            problems, remarks = _classify(client, paths, overlays, args)
     except (ImageError, ServingError) as error:
         print(f"serving.client: {error}", file=sys.stderr)
         return 1
@@ -683,7 +700,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sep="\n  ",
             file=sys.stderr,
         )
-    print(RESEARCH_NOTE, file=sys.stderr)
+    print(*remarks, RESEARCH_NOTE, sep="\n", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -78,11 +78,12 @@ def _serve(args: argparse.Namespace) -> None:
 
     if args.runtime == OPENVINO:
         import_openvino()  # rather told now than by every version
-    models = Models(lambda name, folder: Servable(name, folder, batching, args.runtime))
+    entrance = _entrance(batching)
+    models = Models(lambda name, folder: Servable(name, folder, entrance, batching, args.runtime))
     while not models.start(configs):
         if signal.sigtimedwait(STOP_SIGNALS, RECHECK_S):
             return
-    requests = Requests(models, _entrance(batching), Metrics())
+    requests = Requests(models, entrance, Metrics())
     server, health = grpc_server(requests, SPARE_THREADS, args.grpc_max_message_bytes)
     port = _listen(server, args, credentials)
     try:
@@ -120,11 +121,12 @@ def _models(args: argparse.Namespace) -> list[ModelConfig]:
 def _entrance(batching: BatchingParameters | None) -> Any:
     from serving.batching import Entrance
 
-    if batching is None:
-        return Entrance(RUNNING, WAITING)
-    # As many as TensorFlow's own queue takes if each request is one row; that queue refuses more.
-    batches = batching.max_enqueued_batches + batching.num_batch_threads
-    return Entrance(min(batches * batching.max_batch_size + 1, MAX_THREADS), 0)
+    limit = RUNNING + WAITING
+    if batching is not None:
+        # Room for what TensorFlow's own queue takes if each request is one row; it refuses more.
+        batches = batching.max_enqueued_batches + batching.num_batch_threads
+        limit = min(batches * batching.max_batch_size + 1, MAX_THREADS)
+    return Entrance(RUNNING, limit)
 
 
 def _listen(server: Any, args: argparse.Namespace, credentials: Any) -> int:
@@ -163,8 +165,8 @@ def _watch(models: "Models", wait_s: float) -> None:
         while not never.wait(wait_s):
             try:
                 models.poll()
-            except OSError as error:
-                logging.getLogger(__name__).warning("Cannot look for new versions: %s", error)
+            except Exception:  # such as of a file system that is away: the next look may succeed
+                logging.getLogger(__name__).exception("Cannot look for new versions.")
 
     never = threading.Event()
     if wait_s:

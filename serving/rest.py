@@ -206,7 +206,7 @@ def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
         )
     work = _predict if action == "predict" else _classify
     deadline = time.time() + TIMEOUT_S
-    with requests.admit(spec, action.capitalize(), "REST", deadline) as servable:
+    with requests.admit(spec, action.capitalize(), "REST") as servable:
         return work(servable, spec, _document(body, spec), deadline)
 
 
@@ -268,7 +268,8 @@ def _predict(servable: Any, spec: Any, document: dict[str, Any], deadline: float
         raise invalid("Missing 'inputs' or 'instances' key")
     arrays = {name: to_array(value, name, infos[name].dtype) for name, value in values.items()}
     outputs = servable.run(key, arrays, deadline)
-    if rows and any(len(array) != len(document["instances"]) for array in outputs.values()):
+    count = len(document["instances"]) if rows else None
+    if rows and any(np.shape(array)[:1] != (count,) for array in outputs.values()):
         raise invalid("An output has another number of rows than 'instances'; ask with 'inputs'.")
     answers = {name: to_json(array, name) for name, array in sorted(outputs.items())}
     if len(answers) == 1:

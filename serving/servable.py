@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 )
 
 from leuko_tf.runtimes import OPENVINO, TENSORFLOW
-from serving.batching import RequestError, add_batched, can_batch
+from serving.batching import Entrance, RequestError, add_batched, can_batch
 from serving.configs import BatchingParameters
 from serving.openvino_runtime import OpenVINOSignatures
 
@@ -50,6 +50,7 @@ class Servable:
     Args:
       name: str. The name that requests give.
       folder: Path. The version's folder, named by an integer, which holds `saved_model.pb`.
+      entrance: Entrance. What is not computed in batches waits there for its turn.
       batching: BatchingParameters, to join requests; None computes each one for itself.
       runtime: str. `openvino` computes the network of `serving_default` and `encoded` by OpenVINO,
         image after image; everything else is TensorFlow's. Defaults to `tensorflow`.
@@ -62,11 +63,13 @@ class Servable:
         self,
         name: str,
         folder: Path,
+        entrance: Entrance,
         batching: BatchingParameters | None = None,
         runtime: str = TENSORFLOW,
     ):
         self.name = name
         self.version = int(folder.name)
+        self._entrance = entrance
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
         try:
@@ -211,7 +214,8 @@ class Servable:
                     f" received {tf.TensorShape(arrays[name].shape)}"
                 )
         if self._replaced and key in self._replaced:
-            return self._replaced.run(key, arrays)
+            with self._entrance.turn(deadline):
+                return self._replaced.run(key, arrays)
         ordered = [arrays[name] for name, _ in inputs]
         batched = self._batched.get(key)
         try:
@@ -219,7 +223,8 @@ class Servable:
                 results = batched.run(self._session, ordered, deadline)
             else:
                 feed = {info.name: array for (_, info), array in zip(inputs, ordered, strict=True)}
-                results = self._session.run([info.name for _, info in outputs], feed)
+                with self._entrance.turn(deadline):
+                    results = self._session.run([info.name for _, info in outputs], feed)
         except UnicodeDecodeError as error:
             # An operation's message quotes bytes of the request; TensorFlow fails to pass it on.
             text = bytes(error.object).decode(errors="replace")

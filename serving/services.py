@@ -48,14 +48,13 @@ class Requests:
         self.metrics = metrics
 
     @contextmanager
-    def admit(self, spec: Any, api: str, entrypoint: str, deadline: float) -> Iterator[Servable]:
-        """Waits for the request's turn and gives its servable; counts it, whatever comes of it.
+    def admit(self, spec: Any, api: str, entrypoint: str) -> Iterator[Servable]:
+        """Lets a request in and gives its servable; counts it, whatever comes of it.
 
         Args:
           spec: ModelSpec. Its signature is looked at only afterwards.
           api: str. `Predict` or `Classify`.
           entrypoint: str. `GRPC` or `REST`.
-          deadline: float. Seconds since the epoch.
 
         Raises:
           RequestError: the request is refused, or its block ended in any exception.
@@ -66,7 +65,7 @@ class Requests:
         try:
             with (
                 as_request_errors(),
-                self.entrance.turn(deadline),
+                self.entrance.place(),
                 self.models.servable(spec) as servable,
             ):
                 model = servable.name
@@ -163,7 +162,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         def work(request: Any) -> Any:
             check_spec(request)
-            with self._requests.admit(request.model_spec, api, "GRPC", deadline) as servable:
+            with self._requests.admit(request.model_spec, api, "GRPC") as servable:
                 return method(servable, request, deadline)
 
         return _answer(work, request, context)

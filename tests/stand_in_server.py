@@ -31,6 +31,7 @@ class StandIn:
       always: code with which all others fail.
       problems: image to the reason for which it is marked as invalid.
       outputs: what to answer instead, by name.
+      remark: comes with every answer.
       leaves_out: names of outputs that are not in the answer.
       before_answer: called in each request, with its images.
       requests: the requests seen.
@@ -41,6 +42,7 @@ class StandIn:
     always: grpc.StatusCode | None = None
     problems: dict[bytes, str] = field(default_factory=dict)
     outputs: dict[str, Any] | None = None
+    remark: bytes = b""
     leaves_out: tuple[str, ...] = ()
     before_answer: Callable[[list], object] = lambda images: None
     requests: list[Any] = field(default_factory=list)
@@ -78,6 +80,7 @@ class StandIn:
             "atypical_score": np.full(n, 0.75, np.float32),
             "valid": np.array([not text for text in texts]),
             "problem": [text.encode() for text in texts],
+            "remark": [self.remark] * n,
         }
         if signature == "explain":
             one = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) * 17

@@ -403,6 +403,26 @@ class TestCommand:
         assert not [*tmp_path.glob("work-*")]
 
 
+class TestServing:
+    def test_answers_by_grpc_and_in_process_are_counted_and_the_networks(self, tmp_path, start):
+        from leuko_tf.bench.inference import CELLS, EXPECTED, EXPORTS, IMAGES
+        from leuko_tf.bench.inference.preparation import cells, network
+        from leuko_tf.export import export
+
+        images = cells(CELLS)
+        model = network(TINY, images)
+        np.save(tmp_path / IMAGES, images)
+        np.save(tmp_path / EXPECTED, model.predict(images, verbose=0))
+        export(model, tmp_path / EXPORTS / "float32", {})
+        shared = {"work": str(tmp_path)}
+        asked = {**shared, "signature": "explain", "concurrency": 3}
+        by_grpc = start("leuko_tf.bench.serve.over_grpc:answers", **asked, batching={})
+        in_process = start("leuko_tf.bench.serve.in_process:answers", **shared, batch=8)
+        assert (by_grpc.turn(0.0).images, in_process.turn(0.0).images) == (3, 8)
+        assert by_grpc.turn(0.0).images == 3
+        assert max(by_grpc.facts["error"], in_process.facts["error"]) < 1e-5
+
+
 class TestStockKeras:
     def test_it_is_our_network_with_keras_own_convolution(self):
         from leuko_tf.bench.training.ours import _stock_layer

@@ -18,7 +18,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.decoding import MAX_PIXELS
-from leuko_tf.export import ALLOWED_BATCH_SIZES, export, prune, versions
+from leuko_tf.export import ALLOWED_BATCH_SIZES, SYNTHETIC_REMARK, export, prune, versions
 from leuko_tf.metrics.calibration import tempered
 from leuko_tf.models import load_model
 from serving.client import Client, read_image
@@ -140,6 +140,7 @@ def test_served_answers_are_the_keras_models(
         by_code = dict(zip(answer.classes, answer.probabilities, strict=True))
         np.testing.assert_allclose([by_code[c] for c in CODES], probabilities, atol=AGREEMENT)
         assert answer.model_version == 1
+        assert answer.remark == SYNTHETIC_REMARK  # the fixture learned from drawn cells
 
 
 def test_labels_and_origin_travel_with_the_model(exports: Path) -> None:

@@ -129,6 +129,9 @@ def test_wheel_holds_the_files_that_are_no_python(wheel: Path) -> None:
         "tfds_aml/aml_cytomorphology_lmu/CITATIONS.bib",
         "tfds_aml/aml_cytomorphology_lmu/README.md",
         "tfds_aml/aml_cytomorphology_lmu/TAGS.txt",
+        "tfds_aml/pbc_barcelona/CITATIONS.bib",
+        "tfds_aml/pbc_barcelona/README.md",
+        "tfds_aml/pbc_barcelona/TAGS.txt",
     } <= names
     assert not [n for n in names if n.startswith(("tests/", "runs/", "configs/"))]
 

@@ -1,7 +1,7 @@
 """Leukocyte data sets for TensorFlow Datasets.
 
-After `import tfds_aml`, `tfds.load("aml_cytomorphology_lmu")` finds the builder, and so does
-`tfds build aml_cytomorphology_lmu --imports tfds_aml`.
+After `import tfds_aml`, `tfds.load("aml_cytomorphology_lmu")` and `tfds.load("pbc_barcelona")` find
+their builders, and so does `tfds build <name> --imports tfds_aml`.
 
 The import itself is light: the builders register at the moment TensorFlow Datasets is imported
 (at once, if it already is), so that drawing a synthetic smear does not wait for TensorFlow.
@@ -18,11 +18,12 @@ from leuko_tf.extras import explain_missing_packages
 if sys.argv[:1] == ["-m"]:
     explain_missing_packages()
 
+DATASETS = ("aml_cytomorphology_lmu", "pbc_barcelona")
+
 
 def _register_builders(_tfds: object) -> None:
-    importlib.import_module(
-        "tfds_aml.aml_cytomorphology_lmu.aml_cytomorphology_lmu_dataset_builder"
-    )
+    for name in DATASETS:
+        importlib.import_module(f"tfds_aml.{name}.{name}_dataset_builder")
 
 
 wrapt.register_post_import_hook(_register_builders, "tensorflow_datasets")

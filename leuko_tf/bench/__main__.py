@@ -13,7 +13,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from leuko_tf.bench import evaluation, gpu, inference, machine, pipeline, race, startup, training
+from leuko_tf.bench import (
+    evaluation,
+    gpu,
+    inference,
+    machine,
+    pipeline,
+    race,
+    serve,
+    startup,
+    training,
+)
 from leuko_tf.bench.child import Child, ContenderError, Runner
 from leuko_tf.bench.contenders import Case, Contender, Options, Stage
 from leuko_tf.bench.page import page
@@ -24,6 +34,7 @@ STAGES = {
     "pipeline": pipeline.STAGE,
     "train": training.STAGE,
     "infer": inference.STAGE,
+    "serve": serve.STAGE,
     "evaluate": evaluation.STAGE,
     "startup": startup.STAGE,
     "gpu": gpu.STAGE,

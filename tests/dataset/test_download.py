@@ -13,15 +13,13 @@ from small_download import rows, write_download, write_fold_lists
 
 from leuko_tf.classes import CODES
 from tfds_aml.aml_cytomorphology_lmu.download import (
-    ASSIGNED_FOLDS,
     PUBLISHED_FOLDS,
-    Annotation,
     Download,
-    count_by_class,
     read_annotations,
     read_download,
 )
-from tfds_aml.folds import FOLDS, stratified_folds
+from tfds_aml.cells import Annotation, count_by_class
+from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, stratified_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
 LINES = rows(20, CODES[:4])

@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from dataset_builds import build, read_back
 from PIL import Image
 
-from tfds_aml.aml_cytomorphology_lmu.download import Annotation, read_annotations
+from tfds_aml.aml_cytomorphology_lmu.download import read_annotations
+from tfds_aml.cells import Annotation
 from tfds_aml.folds import FOLDS
 from tfds_aml.problems import BadDownloadError, Problems
 

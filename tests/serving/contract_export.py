@@ -37,6 +37,7 @@ class ContractModel(tf.Module):
             "classes": tf.gather(tf.constant(CODES), order),
             "blast_score": score(BLAST),
             "atypical_score": score(ATYPICAL),
+            "remark": tf.fill(tf.shape(probabilities)[:1], ""),
         }
 
     def _colours(self, files):

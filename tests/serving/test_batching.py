@@ -12,7 +12,9 @@ from conftest import TELLING_VERSION
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from test_black_box import ask
 
+from serving.batching import Entrance, RequestError
 from serving.local_server import RUNNING, WAITING
+from serving.servable import NEVER
 
 TIMEOUT_S = 60
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -111,6 +113,25 @@ def gate(tmp_path):
     gate = Gate(tmp_path)
     yield gate
     gate.open()
+
+
+def test_an_entrance_has_so_many_places_and_turns():
+    entrance = Entrance(running=1, limit=2)
+    with entrance.place(), entrance.place():
+        with pytest.raises(RequestError) as caught, entrance.place():
+            pass
+        assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+        with entrance.turn(NEVER):
+            with pytest.raises(RequestError) as caught, entrance.turn(time.time() + 0.01):
+                pass
+            assert caught.value.code == LATE
+        with entrance.turn(NEVER):
+            pass
+        with pytest.raises(RequestError) as caught, entrance.turn(time.time() - 1):
+            pass
+        assert caught.value.code == LATE
+    with entrance.place():
+        pass
 
 
 def test_requests_that_come_together_are_joined(full_batches):

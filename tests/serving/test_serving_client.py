@@ -594,6 +594,22 @@ def test_json_lines(address, image_files):
     assert RESEARCH_NOTE in result.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_the_model_remarks_is_told_once(stand_in, image_files, words):
+    stand_in.remark = b"learned from drawings"
+    result = _run(*words, *image_files.values(), address=stand_in.address)
+    assert result.stderr.splitlines() == ["learned from drawings", RESEARCH_NOTE]
+    if words:
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        assert {line["remark"] for line in lines} == {"learned from drawings"}
+
+
+def test_an_export_without_remarks_will_do(stand_in, image_files):
+    stand_in.leaves_out = ("remark",)
+    result = _run(image_files["a.png"], address=stand_in.address)
+    assert (result.returncode, result.stderr.strip()) == (0, RESEARCH_NOTE)
+
+
 def test_address_option_goes_before_the_environment(address, image_files, free_address):
     result = _run(image_files["a.png"], "--address", address, address=free_address)
     assert result.returncode == 0, result.stderr

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 from leuko_tf.classes import CODES
 
 TIMEOUT_S = 60
-OUTPUTS = {"probabilities", "classes", "blast_score", "atypical_score"}
+OUTPUTS = {"probabilities", "classes", "blast_score", "atypical_score", "remark"}
 VALIDITY = {"valid", "problem"}
 ALL_OUTPUTS = {
     "serving_default": OUTPUTS,
@@ -98,7 +98,7 @@ def test_outputs_have_the_agreed_names_types_and_shapes(prediction, pixels, sign
     assert set(outputs) == ALL_OUTPUTS[signature]
     assert outputs["probabilities"].shape == outputs["classes"].shape == (count, len(CODES))
     assert outputs["blast_score"].shape == outputs["atypical_score"].shape == (count,)
-    for name in OUTPUTS - {"classes"}:
+    for name in OUTPUTS - {"classes", "remark"}:
         assert outputs[name].dtype == np.float32
     np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-4)
     for codes, probabilities in zip(outputs["classes"], outputs["probabilities"], strict=True):
@@ -163,7 +163,7 @@ def test_floats_come_one_by_one(prediction, pixels):
 def test_both_signatures_agree(prediction, pixels):
     arrays = _outputs(prediction.Predict(_request(pixels[None]), TIMEOUT_S))
     files = _outputs(prediction.Predict(_request([_png(pixels)], "encoded"), TIMEOUT_S))
-    for name in OUTPUTS - {"classes"}:
+    for name in OUTPUTS - {"classes", "remark"}:
         np.testing.assert_allclose(files[name], arrays[name], atol=1e-5)
 
 

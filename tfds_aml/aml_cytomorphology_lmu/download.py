@@ -6,57 +6,23 @@
 import json
 import os
 import reprlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leuko_tf.classes import CODES, NOT_REANNOTATED, UNCERTAIN
-from tfds_aml.folds import FOLDS, folds_by_image, stratified_folds
+from tfds_aml.cells import Annotation, Cell
+from tfds_aml.folders import LEVELS_BELOW, folders_below
+from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, folds_by_image, stratified_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
 ANNOTATIONS = "annotations.dat"
 FOLD_FOLDER = "folds"
 SYNTHETIC_MARK = "SYNTHETIC.json"
-LEVELS_BELOW = 2
 SHOWN_OF_A_LINE = reprlib.Repr()
 SHOWN_OF_A_LINE.maxstring = 80  # letters; of a longer line the middle is left out
 NAN = "nan"  # how annotations.dat writes `not re-annotated`
 
 PUBLISHED_FOLDS = "published lists (folds/fold1.txt ... fold5.txt)"
-ASSIGNED_FOLDS = "assigned by the builder, stratified by class"
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One line of annotations.dat.
-
-    Attributes:
-      path: str. Path within the download, the image's id, such as `BAS/BAS_0021.tiff`.
-      label: str. One of the 15 codes.
-      reannotation_1: str. One of the 15 codes, `UNC` or `none`.
-      reannotation_2: str. Likewise.
-    """
-
-    path: str
-    label: str
-    reannotation_1: str
-    reannotation_2: str
-
-
-@dataclass(frozen=True)
-class ListedImage:
-    """An annotated image that is there.
-
-    Attributes:
-      annotation: Annotation. Its line.
-      file: Path. Where it lies.
-      fold: int. 1 to 5.
-    """
-
-    annotation: Annotation
-    file: Path
-    fold: int
 
 
 @dataclass(frozen=True)
@@ -64,13 +30,13 @@ class Download:
     """What a download folder holds.
 
     Attributes:
-      images: list of ListedImage, in the order of annotations.dat.
+      images: list of Cell, in the order of annotations.dat.
       listed: int. Lines of annotations.dat.
       fold_source: str. Where the folds come from.
       synthetic: bool. Whether the images were drawn, by the mark that the drawing leaves.
     """
 
-    images: list[ListedImage]
+    images: list[Cell]
     listed: int
     fold_source: str
     synthetic: bool
@@ -110,7 +76,7 @@ def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> D
         file_by_key.setdefault(key, file)
 
     present = [
-        ListedImage(a, file_by_key[_key(a.path)], fold=0)
+        Cell(a, file_by_key[_key(a.path)], fold=0)
         for a in annotations
         if _key(a.path) in file_by_key
     ]
@@ -174,8 +140,8 @@ def _parse(line: str) -> tuple[Annotation | None, str | None]:
 
 
 def _with_folds(
-    images: list[ListedImage], listed_keys: set[str], fold_folder: Path | None, problems: Problems
-) -> tuple[list[ListedImage], str]:
+    images: list[Cell], listed_keys: set[str], fold_folder: Path | None, problems: Problems
+) -> tuple[list[Cell], str]:
     """Puts each image into its fold, by the lists where there are some."""
     if fold_folder is None:
         folds = stratified_folds({i.annotation.path: i.annotation.label for i in images})
@@ -204,23 +170,12 @@ def _with_folds(
     return placed, PUBLISHED_FOLDS
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    """The folder and those one and two levels below it, in sorted order, hidden ones left out."""
-    yield folder
-    level = [folder]
-    for _ in range(LEVELS_BELOW):
-        level = sorted(
-            d for f in level for d in f.iterdir() if d.is_dir() and not d.name.startswith(".")
-        )
-        yield from level
-
-
 def _annotation_files(folder: Path) -> list[Path]:
-    return [f / ANNOTATIONS for f in _folders(folder) if (f / ANNOTATIONS).is_file()]
+    return [f / ANNOTATIONS for f in folders_below(folder) if (f / ANNOTATIONS).is_file()]
 
 
 def _fold_folder(folder: Path) -> Path | None:
-    found = [f / FOLD_FOLDER for f in _folders(folder) if (f / FOLD_FOLDER).is_dir()]
+    found = [f / FOLD_FOLDER for f in folders_below(folder) if (f / FOLD_FOLDER).is_dir()]
     return _only(found, f"folder {FOLD_FOLDER}", folder) if found else None
 
 
@@ -228,7 +183,7 @@ def _image_roots(folder: Path) -> list[Path]:
     def has_images(class_folder: Path) -> bool:
         return class_folder.is_dir() and any(_is_tiff(f.name) for f in class_folder.iterdir())
 
-    return [f for f in _folders(folder) if any(has_images(f / code) for code in CODES)]
+    return [f for f in folders_below(folder) if any(has_images(f / code) for code in CODES)]
 
 
 def _image_files(root: Path) -> list[tuple[str, Path]]:
@@ -270,9 +225,3 @@ def _stem(path: str) -> str:
 
 def _is_synthetic(mark: Path) -> bool:
     return mark.is_file() and bool(json.loads(mark.read_text()).get("synthetic"))
-
-
-def count_by_class(images: Iterable[ListedImage]) -> dict[str, int]:
-    """Number of images of each code, in the order of the paper's table; zero where none."""
-    counts = Counter(image.annotation.label for image in images)
-    return {code: counts[code] for code in CODES}

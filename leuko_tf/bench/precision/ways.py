@@ -22,9 +22,9 @@ from leuko_tf.bench.worker import Work, prepared
 from leuko_tf.classes import INDEX
 from leuko_tf.cli import UserError
 from leuko_tf.folding import fold_batch_norms
+from leuko_tf.images import read_image
 from leuko_tf.models import load_model
 from leuko_tf.resnext import OUTPUT_NAME, SCALING
-from leuko_tf.saliency import read_image
 
 Network = Callable[[np.ndarray], np.ndarray]
 

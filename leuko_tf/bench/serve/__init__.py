@@ -1,0 +1,98 @@
+"""Images a second that the local server answers, beside the same graph called in its process."""
+
+from leuko_tf.bench.contenders import (
+    IMAGES_A_SECOND,
+    OURS,
+    PEER,
+    VARIANT,
+    Case,
+    Contender,
+    Options,
+    Stage,
+)
+from leuko_tf.bench.inference import SIZE
+from leuko_tf.bench.inference import STAGE as INFERENCE
+
+ENCODED, EXPLAIN = "encoded", "explain"
+# Requests under way at once: two full batches, one of which waits while the other is computed.
+CONCURRENCY = 32
+
+_HERE = "leuko_tf.bench.serve"
+
+
+def _cases(options: Options) -> list[Case]:
+    asked = _Asked(options)
+    throughput = [
+        asked.by_grpc("by gRPC, batching", OURS, batching={}),
+        *(asked.in_process(batch) for batch in ((8,) if options.short else (1, 4, 8, 16))),
+        asked.by_grpc("batching off"),
+    ]
+    if options.short:
+        return [_case("throughput", throughput, 5.0)]
+    throughput += [
+        asked.by_grpc("8 images a request, batching off", images=8, concurrency=4),
+        asked.by_grpc("one request at once", batching={}, concurrency=1),
+        asked.by_grpc("--runtime openvino, batching off", runtime="openvino"),
+    ]
+    parameters = [
+        asked.by_grpc("as in serving/config", OURS, batching={}),
+        *(
+            asked.by_grpc(f"{name} {value}", batching={name: value})
+            for name, values in (
+                ("num_batch_threads", (1, 3)),
+                ("batch_timeout_micros", (0, 100_000)),
+                ("max_batch_size", (4, 8, 32)),
+            )
+            for value in values
+        ),
+    ]
+    explain = [
+        asked.by_grpc("encoded", OURS, batching={}, concurrency=4),
+        asked.by_grpc("explain", batching={}, signature=EXPLAIN, concurrency=4),
+    ]
+    return [
+        _case("throughput", throughput),
+        _case("batching parameters", parameters),
+        _case("signatures", explain),
+    ]
+
+
+def _case(title: str, contenders: list[Contender], seconds: float = 10.0) -> Case:
+    return Case(title, contenders, precision="float32", size=SIZE, seconds=seconds)
+
+
+class _Asked:
+    """Contenders that ask for the same export's answers."""
+
+    def __init__(self, options: Options):
+        self._work = {"work": str(options.work)}
+
+    def by_grpc(self, name: str, role: str = VARIANT, **settings: object) -> Contender:
+        given = {"signature": ENCODED, "concurrency": CONCURRENCY, **self._work, **settings}
+        return Contender(name, role, f"{_HERE}.over_grpc:answers", given, warm_up=1)
+
+    def in_process(self, batch: int) -> Contender:
+        given = {**self._work, "batch": batch}
+        builder = f"{_HERE}.in_process:answers"
+        return Contender(f"in one's own process, batch {batch}", PEER, builder, given)
+
+
+STAGE = Stage(
+    title="Serving",
+    unit=IMAGES_A_SECOND,
+    remarks=(
+        "The export of the paper's network that inference runs, asked for PNG files of 400 px "
+        "(signature `encoded`, which decodes them), one image a request where nothing else is "
+        "said. Server and client share the cores.",
+        f"By gRPC: `serving.local_server` on loopback, {CONCURRENCY} requests under way all the "
+        "time, as from as many clients; with `--enable-batching` and the parameters of "
+        "`serving/config/batching.config`, but for the one that a row names.",
+        "In one's own process: the same signature of the same export, called with ready batches; "
+        "no server could be faster.",
+        "Every turn begins and ends with an answer; what is under way then goes on in the next.",
+    ),
+    preparations=lambda options: INFERENCE.preparations(
+        Options(options.short, peers=False, work=options.work)
+    ),
+    cases=_cases,
+)

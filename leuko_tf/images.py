@@ -1,0 +1,100 @@
+"""Image files of single cells: found, read, and brought to the size of the data set's images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from leuko_tf.cli import UserError
+from tfds_aml.images import read_rgb
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
+
+SIDE = 400  # of the data set's images, in pixels
+# More pixels are a slide and no cell; as the exported graph's limit.
+MAX_PIXELS = 2048 * 2048
+
+
+def find_images(paths: Sequence[Path]) -> dict[str, Path]:
+    """Finds the images that files and folders stand for.
+
+    Args:
+      paths: files, and folders, which are searched with their folders; what is hidden is not.
+
+    Returns:
+      Dict of id to file, in the order given, folders in alphabetical order. The id of a folder's
+      image is its path below the folder (`BAS/BAS_0021.tiff`), that of a file its path as given.
+
+    Raises:
+      UserError: if there is no such file or folder, a folder holds no TIFF, PNG or JPEG file, or
+        two images have one id.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            files = {f.relative_to(path).as_posix(): f for f in sorted(path.rglob("*"))}
+            files = {i: f for i, f in files.items() if f.suffix.lower() in SUFFIXES}
+            files = {i: f for i, f in files.items() if f.is_file() and not _hidden(i)}
+            if not files:
+                raise UserError(f"{path} is a folder without TIFF, PNG or JPEG files")
+        elif path.is_file():
+            files = {path.as_posix(): path}
+        else:
+            raise UserError(f"No file or folder {path}")
+        doubled = found.keys() & files.keys()
+        if doubled:
+            raise UserError(
+                f"Two images would be called {min(doubled)} in the table: name each once, and "
+                "folders that hold equal names one at a time"
+            )
+        found |= files
+    return found
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads TIFF (8-bit RGB or RGBA), PNG or JPEG as uint8 [height, width, 3], alpha dropped.
+
+    Raises:
+      UserError: if there is no such file, it is no such image, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(path, formats=["TIFF", "PNG", "JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS}"
+                )
+            if image.format != "TIFF":
+                return np.asarray(image.convert("RGB"))
+        return read_rgb(path)
+    except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
+        raise UserError(f"{path} is not an image that can be read: {error}") from error
+
+
+def centred(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """The square in the middle of an image; what lies outside of the image mirrors its inside.
+
+    So the scale of the pixels stays what it is. Of an odd difference the larger half is cut off, or
+    added, at the bottom and on the right.
+
+    Args:
+      image: array [height, width, channels].
+      side: of the square, in pixels.
+
+    Returns:
+      Array [side, side, channels] of the same type.
+    """
+    for axis in (0, 1):
+        missing = side - image.shape[axis]
+        if missing > 0:
+            around = [(0, 0)] * image.ndim
+            around[axis] = (missing // 2, missing - missing // 2)
+            image = np.pad(image, around, mode="symmetric")
+        else:
+            first = -missing // 2
+            image = image.take(range(first, first + side), axis)
+    return image

@@ -1,0 +1,251 @@
+"""Classifies image files: `python -m leuko_tf.predict FOLDER|FILE... --model M --out P.parquet`.
+
+The table has a row an image that could be read:
+
+  id              its path below the folder, or as given
+  width, height   of the file, in pixels
+  answer          the class of the highest probability, a code
+  confidence      that probability
+  abstains        with --abstain-below alone: whether the confidence is lower than that
+  blast_score     sum of the probabilities of MYO and MOB
+  atypical_score  sum of those of `leuko_tf.classes.ATYPICAL`
+  p_NGS ... p_KSC the 15 probabilities
+
+The data set's images are 400 x 400 pixels. Of others the middle is taken, or their edges are
+mirrored outwards, at the scale of their pixels: a network has learned how large a cell is. For
+images of another magnification `--fit resize` brings the whole image to the network's size.
+
+Research use only: a class is no diagnosis.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leuko_tf.classes import ATYPICAL, BLAST, BY_CODE, CODES
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
+from leuko_tf.images import SIDE, centred, find_images, read_image
+from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import pandas as pd
+
+CROP, RESIZE = "crop", "resize"
+FITS = (CROP, RESIZE)
+BATCH = 16
+METHOD = "gradient"  # the likeliest variant of the paper's maps
+ENDINGS = (".parquet", ".csv")
+
+
+def predict(
+    model: "keras.Model", images: Mapping[str, Path], fit: str = CROP, runtime: str = TENSORFLOW
+) -> tuple["pd.DataFrame", list[str]]:
+    """Classifies image files, with a progress bar.
+
+    Args:
+      model: a model of this project, float32 (`leuko_tf.models.load_model`).
+      images: id to file, as `leuko_tf.images.find_images` gives it.
+      fit: what is done to images that are not 400 x 400 pixels: `crop` takes the middle or mirrors
+        the edges outwards (`leuko_tf.images.centred`), `resize` takes the image as a whole.
+      runtime: of `leuko_tf.runtimes.RUNTIMES`.
+
+    Returns:
+      The table described above, rows in the order of the images; and a sentence for each file that
+      could not be read.
+
+    Raises:
+      UserError: if the runtime cannot be used.
+    """
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    from leuko_tf.predictions import PROBABILITIES
+    from leuko_tf.resnext import SCALING
+    from leuko_tf.runtimes import answering
+    from leuko_tf.saliency import batched
+    from tfds_aml.images import read_ahead
+
+    answer = answering(model, runtime)
+    size = model.get_layer(SCALING).size
+    rows: list[dict[str, Any]] = []
+    scores = [np.empty((0, len(CODES)), np.float32)]
+    problems: list[str] = []
+
+    def read(item: tuple[str, Path]) -> "tuple[dict[str, Any], np.ndarray] | str":
+        image_id, file = item
+        try:
+            image = read_image(file)
+        except UserError as error:
+            return str(error)
+        height, width = image.shape[:2]
+        return {"id": image_id, "width": width, "height": height}, _network_input(image, fit, size)
+
+    with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
+        for batch in batched(read_ahead(read, images.items()), BATCH):
+            cells = [cell for cell in batch if not isinstance(cell, str)]
+            problems += [problem for problem in batch if isinstance(problem, str)]
+            if cells:
+                rows += [row for row, _ in cells]
+                scores.append(answer(np.stack([pixels for _, pixels in cells])))
+            progress.update(len(batch))
+    probabilities = pd.DataFrame(np.concatenate(scores), columns=PROBABILITIES)
+    table = pd.DataFrame(rows, columns=["id", "width", "height"])
+    table["answer"] = np.array(CODES)[probabilities.to_numpy().argmax(axis=1)]
+    table["confidence"] = probabilities.max(axis=1)
+    for column, codes in (("blast_score", BLAST), ("atypical_score", ATYPICAL)):
+        table[column] = probabilities[[f"p_{code}" for code in codes]].sum(axis=1)
+    return pd.concat([table, probabilities], axis=1), problems
+
+
+def _network_input(image: "np.ndarray", fit: str, size: int) -> "np.ndarray":
+    """float32 [size, size, 3], 0 to 255: the image fitted, and resized as the model would."""
+    import tensorflow as tf
+
+    fitted = centred(image) if fit == CROP else image
+    return tf.image.resize(fitted, (size, size), method="bilinear", antialias=True).numpy()
+
+
+def draw_saliency(
+    model: "keras.Model", images: Mapping[str, Path], fit: str, folder: Path, note: str = ""
+) -> None:
+    """Draws where the network looks, a figure an image; with a progress bar.
+
+    Args:
+      model, images, fit: as of `predict`, of images that it could read.
+      folder: made if it is not there. A figure is named by the image's id, `/` becoming `__`.
+      note: goes behind the id in the figures' titles.
+    """
+    from tqdm import tqdm
+
+    from leuko_tf.mistakes import picture_name
+    from leuko_tf.saliency import draw, explain
+
+    for image_id, file in tqdm(images.items(), "saliency", unit=" images"):
+        image = read_image(file)
+        fitted = centred(image) if fit == CROP else image
+        (explanation,) = explain(model, fitted[None], (METHOD,))
+        draw(explanation, image_id + note, folder / picture_name(image_id))
+
+
+def write_table(table: "pd.DataFrame", source: Mapping[str, Any], out: Path) -> None:
+    """Writes the table, as a whole or not at all.
+
+    Args:
+      table: of `predict`.
+      source: JSON-like description of where the rows come from; a CSV file cannot hold it.
+      out: a `.parquet` or `.csv` file, replaced.
+    """
+    from leuko_tf.predictions import write_parquet
+
+    if out.suffix == ".csv":
+        with written_aside(out) as aside:
+            table.to_csv(aside, index=False, float_format="%.7g")
+    else:
+        write_parquet(table, source, out)
+
+
+def _told(table: "pd.DataFrame", problems: list[str], synthetic: bool) -> str:
+    """What the terminal shows of the results."""
+    lines = [f"  {BY_CODE[code].name:<26}{number:>7,}" for code, number in _counts(table)]
+    if "abstains" in table:
+        lines.append(f"  {'too unsure, abstained':<26}{table['abstains'].sum():>7,}")
+    if problems:
+        lines.append(f"{len(problems):,} of {len(table) + len(problems):,} could not be read:")
+        lines += [f"  {problem}" for problem in problems]
+    if synthetic:
+        lines.append("The network was trained on SYNTHETIC cells: it knows nothing of real ones.")
+    return "\n".join([*lines, "Research use only: no class is a diagnosis."])
+
+
+def _counts(table: "pd.DataFrame") -> Iterator[tuple[str, int]]:
+    answered = table[~table["abstains"]] if "abstains" in table else table
+    for code in CODES:
+        number = int((answered["answer"] == code).sum())
+        if number:
+            yield code, number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leuko_tf.predict", description="Classify images of single cells."
+    )
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="FOLDER|FILE", help="TIFF, PNG or JPEG"
+    )
+    parser.add_argument("--model", required=True, type=Path, help="a .keras file")
+    parser.add_argument("--out", required=True, type=Path, help="table to write, .parquet or .csv")
+    parser.add_argument(
+        "--fit",
+        choices=FITS,
+        help=f"images that are not {SIDE} x {SIDE} pixels: crop takes the middle or mirrors the "
+        "edges outwards, at the scale of the pixels (default, with a warning); resize brings the "
+        "whole image to the network's size",
+    )
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="leave answers of a lower probability to a person, 0 to 1",
+    )
+    parser.add_argument("--saliency", type=Path, metavar="DIR", help="draw where the network looks")
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=TENSORFLOW,
+        help=f"default {TENSORFLOW}; openvino is faster on a CPU, equal to 1e-4, and takes seconds "
+        "to convert; pip install leuko_tf[openvino]",
+    )
+    arguments = parser.parse_args()
+    if arguments.out.suffix not in ENDINGS:
+        raise UserError(f"--out must end in .parquet or .csv. Received: {arguments.out}")
+    threshold = arguments.abstain_below
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"--abstain-below takes a probability, 0 to 1. Received: {threshold}")
+    images = find_images(arguments.images)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
+
+    import_tensorflow_quietly()
+    from leuko_tf.models import describe_model, load_model
+
+    model = load_model(arguments.model)
+    synthetic = bool(describe_model(arguments.model)["synthetic"])
+    fit = arguments.fit or CROP
+    table, problems = predict(model, images, fit, arguments.runtime)
+    if table.empty:
+        raise UserError(f"None of {len(images):,} images could be read; the first: {problems[0]}")
+    if threshold is not None:
+        behind = [*table.columns].index("confidence") + 1
+        table.insert(behind, "abstains", table["confidence"] < threshold)
+    source = {
+        "model": str(arguments.model),
+        "trained_on_synthetic": synthetic,
+        "fit": fit,
+        "runtime": arguments.runtime,
+        "abstain_below": threshold,
+        "unreadable": problems,
+        "research_use_only": True,
+    }
+    write_table(table, source, arguments.out)
+    if arguments.saliency:
+        read = {image_id: images[image_id] for image_id in table["id"]}
+        note = ", network trained on SYNTHETIC cells" * synthetic
+        draw_saliency(model, read, fit, arguments.saliency, note)
+    print(f"classified {len(table):,} of {len(images):,} images: {arguments.out}")
+    other = int(((table["width"] != SIDE) | (table["height"] != SIDE)).sum())
+    if other and not arguments.fit:
+        print(
+            f"warning: {other:,} are not {SIDE} x {SIDE} pixels; their middle was taken, or their "
+            "edges mirrored outwards. Say --fit crop if that is right, or --fit resize if they "
+            "were taken at another magnification."
+        )
+    print(_told(table, problems, synthetic))
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,186 @@
+"""The Barcelona download as its builder sees it: names, places, types, folds. Opens no image."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_barcelona import FOLDER_BY_TYPE, names, write_barcelona
+
+from tfds_aml.folds import FOLDS
+from tfds_aml.pbc_barcelona.download import (
+    CODE_BY_TYPE,
+    Download,
+    passed_by,
+    read_download,
+    with_folds,
+)
+from tfds_aml.problems import BadDownloadError, Problems
+
+NAMES = names(2, CODE_BY_TYPE)
+
+
+def read(folder: Path) -> Download:
+    """Reads the folder; raises what the builder would raise."""
+    problems = Problems(folder)
+    download = read_download(folder, problems)
+    problems.raise_if_any()
+    return download
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BadDownloadError) as caught:
+        read(folder)
+    return str(caught.value)
+
+
+def labels(download: Download) -> dict[str, str]:
+    return {cell.file.name: cell.annotation.label for cell in download.images}
+
+
+def ids(download: Download) -> list[str]:
+    return [cell.annotation.path for cell in download.images]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_barcelona(tmp_path / "download", NAMES, empty_images=True)
+
+
+def test_the_type_is_what_the_name_begins_with(folder):
+    # Spelt out: MY is the myelocyte, BNE the band and SNE the segmented neutrophil.
+    codes = {
+        "BA": "BAS", "EO": "EOS", "ERB": "EBO", "LY": "LYT", "MO": "MON",
+        "BNE": "NGB", "SNE": "NGS", "MMY": "MMZ", "MY": "MYB", "PMY": "PMO",
+    }  # fmt: skip
+    assert labels(read(folder)) == {name: codes[name.split("_")[0]] for name in NAMES}
+
+
+@pytest.mark.parametrize("place", [".", "PBC_dataset_normal_DIB", "zip/PBC_dataset_normal_DIB"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_images_are_found_up_to_two_levels_below(tmp_path, place, flat):
+    write_barcelona(tmp_path / place, NAMES, flat=flat, empty_images=True)
+    download = read(tmp_path)
+    prefix = {name: "" if flat else FOLDER_BY_TYPE[name.split("_")[0]] + "/" for name in NAMES}
+    assert ids(download) == sorted(prefix[name] + name for name in NAMES)
+    assert all(cell.file.is_relative_to(tmp_path / place) for cell in download.images)
+
+
+def test_one_class_folder_alone_gives_the_same_ids(folder):
+    assert ids(read(folder / "basophil")) == ["basophil/BA_1.jpg", "basophil/BA_2.jpg"]
+
+
+def test_class_folders_and_images_may_be_links_to_another_disk(folder, tmp_path):
+    (tmp_path / "links" / "eosinophil").mkdir(parents=True)
+    (tmp_path / "links" / "basophil").symlink_to(folder / "basophil")
+    (tmp_path / "links" / "eosinophil" / "EO_1.jpg").symlink_to(folder / "eosinophil" / "EO_1.jpg")
+    found = ["basophil/BA_1.jpg", "basophil/BA_2.jpg", "eosinophil/EO_1.jpg"]
+    assert ids(read(tmp_path / "links")) == found
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    write_barcelona(tmp_path / "one" / "two" / "three" / "four", NAMES, empty_images=True)
+    expected = f"No image called BA_....jpg, EO_....jpg and so on in {tmp_path} or up to 2 levels"
+    assert refusal(tmp_path).startswith(expected)
+
+
+def test_other_types_and_junk_are_counted_and_left_out(folder):
+    others = [*names(3, ["IG"]), "NEUTROPHIL_1.jpg", "PLATELET_1.jpg"]
+    write_barcelona(folder, others, empty_images=True)
+    for junk in (".DS_169665.jpg", "._BA_1.jpg", "Thumbs.db", ".DS_Store", "notes.txt"):
+        (folder / "basophil" / junk).touch()
+    download = read(folder)
+    assert labels(download).keys() == {*NAMES}
+    assert download.left_out == {"IG": 3, "NEUTROPHIL": 1, "PLATELET": 1}
+    assert passed_by(download) == (
+        "Files left out. Types without a class: 5 (IG 3, NEUTROPHIL 1, PLATELET 1). "
+        "No images: 5 (.DS_169665.jpg, .DS_Store, ._BA_1.jpg, ...)."
+    )
+
+
+def test_where_nothing_is_left_out_nothing_is_said(folder):
+    assert passed_by(read(folder)) == ""
+
+
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg"])
+def test_a_jpeg_may_end_as_it_likes(folder, ending):
+    file = folder / "basophil" / "BA_1.jpg"
+    file.rename(file.with_suffix(ending))
+    assert f"BA_1{ending}" in labels(read(folder))
+
+
+@pytest.mark.parametrize("name", ["XY_1.jpg", "BA1.jpg", "ba_1.jpg", "LYT_1.jpg", "_1.jpg"])
+def test_an_unknown_type_is_refused_with_the_file(folder, name):
+    (folder / "basophil" / name).touch()
+    message = refusal(folder)
+    assert (
+        "cannot be built: 1 problem.\n- 1 x unknown type: the name begins with none of BA EO "
+        in (message)
+    )
+    assert message.endswith(f"\n    {folder}/basophil/{name}")
+
+
+def test_images_of_unknown_types_alone_are_named_too(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    assert "- 1 x unknown type" in refusal(tmp_path)
+
+
+def test_two_files_of_one_name_are_refused_with_both_places(folder):
+    (folder / "more").mkdir()
+    (folder / "more" / "BA_1.jpg").touch()
+    message = refusal(folder)
+    assert "- 1 x two files of one name: delete one" in message
+    assert message.endswith(f"{folder}/more/BA_1.jpg (and {folder}/basophil/BA_1.jpg)")
+
+
+# Folds
+
+
+def placed(folder: Path, copies: dict[str, str]) -> tuple[dict[str, int], list[str]]:
+    """Folds by file name, and names left out, where each image's pixels are `copies` or its own."""
+    images = read(folder).images
+    pixels = {cell.file: copies.get(cell.file.name, cell.file.name) for cell in images}
+    cells, contradictory = with_folds(images, pixels)
+    return {c.file.name: c.fold for c in cells}, [c.file.name for c in contradictory]
+
+
+def test_folds_are_stratified_by_class(tmp_path):
+    folds, _ = placed(
+        write_barcelona(tmp_path, names(12, ["BA", "MY"]), empty_images=True), copies={}
+    )
+    for kind in ("BA", "MY"):
+        sizes = Counter(fold for name, fold in folds.items() if name.startswith(kind))
+        assert sorted(sizes[k] for k in FOLDS) == [2, 2, 2, 3, 3]
+
+
+def test_folds_are_the_same_in_class_folders_and_in_one(tmp_path, folder):
+    flat = write_barcelona(tmp_path / "flat", NAMES, flat=True, empty_images=True)
+    assert placed(flat, copies={}) == placed(folder, copies={})
+
+
+def test_copies_stay_in_one_fold_whatever_their_names(tmp_path):
+    folder = write_barcelona(tmp_path, names(30, ["BA"]), empty_images=True)
+    for seed in range(20):
+        first, second, third = random.Random(seed).sample(names(30, ["BA"]), 3)
+        folds, contradictory = placed(folder, dict.fromkeys((first, second, third), "the same"))
+        assert folds[first] == folds[second] == folds[third]
+        assert contradictory == []
+
+
+def test_copies_of_different_types_are_all_left_out(folder):
+    same = dict.fromkeys(("MY_1.jpg", "MY_2.jpg", "PMY_1.jpg"), "the same")
+    folds, contradictory = placed(folder, same)
+    assert contradictory == ["MY_1.jpg", "MY_2.jpg", "PMY_1.jpg"]
+    assert folds.keys() == {*NAMES} - {*contradictory}
+
+
+def test_the_assignment_is_pinned(folder):
+    """Whoever changes it changes every cross-validation made with it: raise VERSION as well."""
+    folds, _ = placed(folder, {"LY_1.jpg": "the same", "LY_2.jpg": "the same"})
+    assert {k: sorted(n[:-4] for n in folds if folds[n] == k) for k in FOLDS} == {
+        1: ["BA_2", "BNE_1", "EO_1", "MO_1"],
+        2: ["BA_1", "LY_1", "LY_2", "SNE_1"],
+        3: ["ERB_1", "MMY_1", "MY_1", "SNE_2"],
+        4: ["ERB_2", "MMY_2", "MY_2", "PMY_1"],
+        5: ["BNE_2", "EO_2", "MO_2", "PMY_2"],
+    }

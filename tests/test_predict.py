@@ -1,0 +1,210 @@
+"""Images of a folder to a table of answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from leuko_tf.classes import ATYPICAL, BLAST, CODES
+from leuko_tf.cli import UserError
+from leuko_tf.images import MAX_PIXELS, centred, find_images, read_image
+from leuko_tf.predict import CROP, RESIZE, predict
+from leuko_tf.predictions import PROBABILITIES, read_predictions
+
+SIDES = st.integers(1, 40)
+
+
+@pytest.fixture(scope="module")
+def model(workdir: Path):
+    from leuko_tf.models import load_model
+
+    return load_model(workdir / "best.keras")
+
+
+@pytest.fixture(scope="module")
+def folder(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells of the usual size in each format, of other sizes, and files that are no cells."""
+    folder = tmp_path_factory.mktemp("cells")
+    (folder / "sub").mkdir()
+    cell = smear / "EBO" / "EBO_0001.tiff"
+    (folder / "a.tiff").write_bytes(cell.read_bytes())
+    with Image.open(smear / "MYO" / "MYO_0001.tiff") as image:
+        image.save(folder / "sub" / "b.PNG")
+        image.convert("RGB").save(folder / "sub" / "c.jpg", quality=95)
+        image.convert("RGB").crop((20, 20, 383, 380)).save(folder / "small.png")
+        image.convert("RGB").resize((500, 450)).save(folder / "large.jpeg")
+    (folder / "truncated.tiff").write_bytes(cell.read_bytes()[:100_000])
+    (folder / "text.png").write_text("no image")
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "deep.tif")
+    Image.new("1", (2049, 2048)).save(folder / "slide.png")
+    (folder / "notes.txt").write_text("left alone")
+    (folder / ".hidden.png").write_text("left alone")
+    return folder
+
+
+GOOD = ["a.tiff", "large.jpeg", "small.png", "sub/b.PNG", "sub/c.jpg"]
+BAD = ["deep.tif", "slide.png", "text.png", "truncated.tiff"]
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "leuko_tf.predict", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestImages:
+    def test_folders_give_what_lies_in_them_by_the_path_below(self, folder: Path) -> None:
+        assert [*find_images([folder])] == sorted(GOOD + BAD)
+        assert find_images([folder])["sub/b.PNG"] == folder / "sub" / "b.PNG"
+        one = folder / "a.tiff"
+        assert find_images([one]) == {one.as_posix(): one}
+
+    def test_nothing_found_and_doubled_names_are_refused(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(UserError, match="without TIFF, PNG or JPEG"):
+            find_images([tmp_path])
+        with pytest.raises(UserError, match="No file or folder"):
+            find_images([tmp_path / "nothing"])
+        with pytest.raises(UserError, match=r"called a\.tiff"):
+            find_images([folder, folder])
+
+    def test_pixels_are_pillows(self, folder: Path) -> None:
+        for name in GOOD:
+            with Image.open(folder / name) as image:
+                expected = np.asarray(image.convert("RGB"))
+            np.testing.assert_array_equal(read_image(folder / name), expected)
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("truncated.tiff", "truncated"),
+            ("text.png", "cannot identify"),
+            ("deep.tif", "I;16"),
+            ("slide.png", f"2049x2048 pixels are more than the limit of {MAX_PIXELS}"),
+            ("sub", "Is a directory"),
+        ],
+    )
+    def test_what_is_no_cell_says_why(self, folder: Path, name: str, reason: str) -> None:
+        with pytest.raises(UserError, match=reason):
+            read_image(folder / name)
+
+    @given(SIDES, SIDES, SIDES)
+    def test_centred_keeps_the_middle_and_mirrors_the_edges(
+        self, height: int, width: int, side: int
+    ) -> None:
+        image = np.arange(height * width * 3).reshape(height, width, 3)
+        # Pixel by pixel: coordinates of the image, thrown back at its edges as often as it takes.
+        sources = []
+        for length in (height, width):
+            offset = (length - side) // 2 if length >= side else -((side - length) // 2)
+            places = (np.arange(side) + offset) % (2 * length)
+            sources.append(np.where(places < length, places, 2 * length - 1 - places))
+        np.testing.assert_array_equal(centred(image, side), image[np.ix_(*sources)])
+
+
+class TestTable:
+    def test_probabilities_are_the_models(self, model, folder: Path) -> None:
+        images = find_images([folder])
+        for fit in (CROP, RESIZE):
+            table, problems = predict(model, images, fit)
+            assert [*table["id"]] == GOOD
+            assert len(problems) == len(BAD)
+            for name, problem in zip(BAD, problems, strict=True):
+                assert problem.startswith(f"{folder / name} is not an image that can be read")
+            for name, row in zip(GOOD, table[PROBABILITIES].to_numpy(), strict=True):
+                image = read_image(folder / name)
+                # Either way the model itself resizes what it is given.
+                given = centred(image) if fit == CROP else image
+                expected = model.predict_on_batch(given[None])[0]
+                np.testing.assert_allclose(row, expected, atol=1e-5)
+            widths = dict(zip(table["id"], table["width"], strict=True))
+            assert widths == dict(zip(GOOD, [400, 500, 363, 400, 400], strict=True))
+
+    def test_scores_follow_from_the_probabilities(self, model, folder: Path) -> None:
+        table, _ = predict(model, find_images([folder]))
+        scores = table[PROBABILITIES].to_numpy()
+        assert [*table["answer"]] == [CODES[i] for i in scores.argmax(axis=1)]
+        np.testing.assert_array_equal(table["confidence"], scores.max(axis=1))
+        for column, group in (("blast_score", BLAST), ("atypical_score", ATYPICAL)):
+            expected = sum(scores[:, CODES.index(code)].astype(float) for code in group)
+            np.testing.assert_allclose(table[column], expected, atol=1e-6)
+
+    def test_openvino_answers_the_same(self, model, folder: Path) -> None:
+        pytest.importorskip("openvino")
+        images = find_images([folder])
+        ours, theirs = (predict(model, images, CROP, r)[0] for r in ("tensorflow", "openvino"))
+        np.testing.assert_allclose(ours[PROBABILITIES], theirs[PROBABILITIES], atol=1e-4)
+
+
+def test_the_command_keeps_what_is_good_and_tells_what_is_not(
+    workdir: Path, folder: Path, tmp_path: Path
+) -> None:
+    out, figures = tmp_path / "p.parquet", tmp_path / "figures"
+    model = workdir / "best.keras"
+    words = ["--abstain-below", 0.2, "--saliency", figures]
+    done = command(folder, "--model", model, "--out", out, *words)
+    assert done.returncode == 1
+    assert f"classified 5 of 9 images: {out}" in done.stdout
+    assert "warning: 2 are not 400 x 400 pixels" in done.stdout
+    assert "4 of 9 could not be read:" in done.stdout
+    assert all(str(folder / name) in done.stdout for name in BAD)
+    assert "SYNTHETIC" in done.stdout
+    assert "no class is a diagnosis" in done.stdout
+    table = pd.read_parquet(out)
+    assert [*table["abstains"]] == [c < 0.2 for c in table["confidence"]]
+    assert b'"fit": "crop"' in pq.read_schema(out).metadata[b"leuko_tf"]
+    names = sorted(name.replace("/", "__") + ".png" for name in GOOD)
+    assert sorted(f.name for f in figures.iterdir()) == names
+    with Image.open(figures / "sub__b.PNG.png") as picture:
+        assert "SYNTHETIC" in picture.text["Title"]
+    # With labels and folds it is a table to evaluate.
+    labelled = tmp_path / "labelled.parquet"
+    table.assign(label="MYO", fold=1).to_parquet(labelled)
+    assert [*read_predictions(labelled)[0]["id"]] == GOOD
+
+
+def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "p.csv"
+    done = command(smear / "BAS", "--model", workdir / "best.keras", "--out", out)
+    assert (done.returncode, "warning" in done.stdout) == (0, False), done.stderr
+    table = pd.read_csv(out)
+    assert len(table) == 10
+    assert "abstains" not in table
+    np.testing.assert_allclose(table[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "p.xlsx"), "--out must end in .parquet or .csv. Received: p.xlsx"),
+        (("--out", "p.csv", "--abstain-below", "2"), "--abstain-below takes a probability"),
+        (("--out", "p.csv", "nowhere"), "No file or folder nowhere"),
+        (("--out", "p.csv", "text.png"), "None of 1 images could be read; the first: text.png"),
+        (("--out", "p.csv", "a.tiff", "--model", "no.keras"), "No model no.keras"),
+    ],
+)
+def test_bad_input_ends_in_one_message(
+    workdir: Path, folder: Path, tmp_path: Path, monkeypatch, words: tuple[str, ...], message: str
+) -> None:
+    for name in ("text.png", "a.tiff"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    images = () if words[-1] in ("nowhere", "text.png") or "a.tiff" in words else ("a.tiff",)
+    model = () if "--model" in words else ("--model", workdir / "best.keras")
+    done = command(*words, *images, *model)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "p.csv").exists()

@@ -1,0 +1,156 @@
+"""Reads the download folder of the Barcelona set: what is there, of which type, which fold.
+
+It opens no image; `tfds_aml.images` does.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tfds_aml.cells import Annotation, Cell
+from tfds_aml.folders import LEVELS_BELOW, folders_below
+from tfds_aml.folds import ASSIGNED_FOLDS, stratified_folds
+from tfds_aml.problems import BadDownloadError, Problems
+
+# What a file's name begins with: BA_100102.jpg.
+CODE_BY_TYPE = {
+    "BA": "BAS",
+    "EO": "EOS",
+    "ERB": "EBO",
+    "LY": "LYT",
+    "MO": "MON",
+    "BNE": "NGB",  # band neutrophil
+    "SNE": "NGS",  # segmented neutrophil
+    "MMY": "MMZ",
+    "MY": "MYB",
+    "PMY": "PMO",
+}
+# Immature granulocytes and neutrophils that were not told apart further; platelets.
+TYPES_WITHOUT_CLASS = ("IG", "NEUTROPHIL", "PLATELET")
+
+# Class folders of the release; a folder of another name is no part of an image's id.
+TYPE_FOLDERS = (
+    "basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil",
+    "platelet",
+)  # fmt: skip
+IMAGES_OF_RELEASE = 17_092  # Acevedo et al. 2020
+
+NAMED = 3  # files that are named where many are counted
+
+FOLDS_TOGETHER = f"{ASSIGNED_FOLDS}, copies of an image in one fold"
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a download folder holds.
+
+    Attributes:
+      images: list of Cell. Images of types that have a class, sorted by path; folds not yet known.
+      left_out: dict of type to number of images: those of types without a class.
+      other_files: list of Path. Files that are no images: hidden, or not called .jpg.
+    """
+
+    images: list[Cell]
+    left_out: dict[str, int]
+    other_files: list[Path]
+
+
+def read_download(folder: Path, problems: Problems) -> Download:
+    """Finds the images and reads their types from their names.
+
+    Args:
+      folder: the unpacked download: its images, or class folders with images, may lie up to two
+        levels further down.
+      problems: takes unknown types and file names that occur twice.
+
+    Returns:
+      The images, and what was passed by.
+
+    Raises:
+      BadDownloadError: if there is no image of a type that has a class.
+    """
+    images: dict[str, Cell] = {}
+    left_out: Counter[str] = Counter()
+    other_files = []
+    for file in _files(folder):
+        kind = file.name.partition("_")[0]
+        if file.name.startswith(".") or file.suffix.lower() not in (".jpg", ".jpeg"):
+            other_files.append(file)
+        elif kind in TYPES_WITHOUT_CLASS:
+            left_out[kind] += 1
+        elif kind not in CODE_BY_TYPE:
+            known = " ".join((*CODE_BY_TYPE, *TYPES_WITHOUT_CLASS))
+            problems.add(f"unknown type: the name begins with none of {known} and _", str(file))
+        elif file.name in images:
+            where = f"{file} (and {images[file.name].file})"
+            problems.add("two files of one name: delete one", where)
+        else:
+            annotation = Annotation(_path_within(file), CODE_BY_TYPE[kind])
+            images[file.name] = Cell(annotation, file, fold=0)
+    if not images:
+        problems.raise_if_any()
+        raise BadDownloadError(
+            f"No image called BA_....jpg, EO_....jpg and so on in {folder} or up to {LEVELS_BELOW} "
+            "levels below it. Unpack the download and name its folder (--manual_dir)."
+        )
+    return Download(
+        sorted(images.values(), key=lambda cell: cell.annotation.path),
+        dict(sorted(left_out.items())),
+        other_files,
+    )
+
+
+def with_folds(
+    images: list[Cell], digest_by_file: Mapping[Path, str]
+) -> tuple[list[Cell], list[Cell]]:
+    """Puts each image into its fold, copies of an image together.
+
+    Copies of different types contradict each other; nobody can tell which label is right. The
+    release itself has some (one pair lies in two class folders), so that they are left out and the
+    download is not refused.
+
+    Folds depend on the files' names, not on their folders: they are the same whether the images
+    lie in class folders or in one.
+
+    Args:
+      images: the images.
+      digest_by_file: what images with the same pixels have in common.
+
+    Returns:
+      The images with their folds; and those left out because of a contradiction.
+    """
+    digests = {cell.file.name: digest_by_file[cell.file] for cell in images}
+    labels: dict[str, set[str]] = defaultdict(set)
+    for cell in images:
+        labels[digests[cell.file.name]].add(cell.annotation.label)
+
+    kept: list[Cell] = []
+    contradictory: list[Cell] = []
+    for cell in images:
+        (kept if len(labels[digests[cell.file.name]]) == 1 else contradictory).append(cell)
+    folds = stratified_folds({cell.file.name: cell.annotation.label for cell in kept}, digests)
+    return [replace(cell, fold=folds[cell.file.name]) for cell in kept], contradictory
+
+
+def passed_by(download: Download) -> str:
+    """One line that says which files of the folder are left out; empty if none is."""
+    parts = []
+    if number := sum(download.left_out.values()):
+        types = ", ".join(f"{kind} {n:,}" for kind, n in download.left_out.items())
+        parts.append(f" Types without a class: {number:,} ({types}).")
+    if number := len(download.other_files):
+        names = ", ".join(file.name for file in download.other_files[:NAMED])
+        more = ", ..." if number > NAMED else ""
+        parts.append(f" No images: {number:,} ({names}{more}).")
+    return f"Files left out.{''.join(parts)}" if parts else ""
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file in the folder and up to two levels below it, or in class folders there."""
+    places = folders_below(folder, LEVELS_BELOW + 1)
+    return [file for place in places for file in sorted(place.iterdir()) if not file.is_dir()]
+
+
+def _path_within(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}" if file.parent.name in TYPE_FOLDERS else file.name
