@@ -418,8 +418,8 @@ class TestServing:
         asked = {**shared, "signature": "explain", "concurrency": 3}
         by_grpc = start("leuko_tf.bench.serve.over_grpc:answers", **asked, batching={})
         in_process = start("leuko_tf.bench.serve.in_process:answers", **shared, batch=8)
-        assert (by_grpc.turn(0.0).images, in_process.turn(0.0).images) == (3, 8)
-        assert by_grpc.turn(0.0).images == 3
+        assert (by_grpc.turn(0.0).images, in_process.turn(0.0).images) == (64, 8)
+        assert by_grpc.turn(0.0).images == 64
         assert max(by_grpc.facts["error"], in_process.facts["error"]) < 1e-5
 
 

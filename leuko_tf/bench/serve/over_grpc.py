@@ -1,9 +1,9 @@
-"""The local server, asked by gRPC for as long as its worker lives."""
+"""The local server, asked by gRPC by many clients at once."""
 
 import itertools
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from serving.connection import DEFAULT_MODEL, open_channel
 from serving.local_server import BATCHING_FILE
 
 READY = " ready on "
-# The worker and its server are paused between turns, and no request is to end by that.
-DEADLINE_S = 3600.0
+DEADLINE_S = 60.0
+# Of a step: whole batches of any size that is tried.
+REQUESTS = 64
 
 
 def answers(
@@ -32,7 +33,7 @@ def answers(
     images: int = 1,
     runtime: str = "tensorflow",
 ) -> Work:
-    """Starts a server, and clients that always wait for an answer.
+    """Starts a server; a step is `REQUESTS` requests, so many under way at once.
 
     Args:
       work: folder of the preparation.
@@ -60,51 +61,20 @@ def answers(
     messages = [
         predict_request(DEFAULT_MODEL, signature, group).SerializeToString() for group in groups
     ]
-    crowd = _Crowd(address, messages, concurrency)
-    # Whole batches, so that a turn ends where the next batch begins.
-    waited = min(concurrency, read_batching(BATCHING_FILE).max_batch_size)
+    turns = itertools.cycle(messages)
 
     def step() -> int:
-        crowd.wait(waited)
-        return waited * images
+        # Not a channel for all steps: between turns, client and server are paused for minutes.
+        with open_channel(address) as channel, ThreadPoolExecutor(concurrency) as clients:
+            # Serialised before and not parsed after: clients share the machine with the server.
+            predict: Any = channel.unary_unary(PREDICT, None, None)
+            number = -(-REQUESTS // images)
+            asked = [clients.submit(predict, next(turns), DEADLINE_S) for _ in range(number)]
+            for answer in asked:
+                answer.result()
+        return number * images
 
     return Work(step, {"error": error})
-
-
-class _Crowd:
-    """Clients that send their next request when the last one is answered.
-
-    Args:
-      address: of the server.
-      messages: serialised requests, taken in turns.
-      concurrency: number of clients.
-    """
-
-    def __init__(self, address: str, messages: list[bytes], concurrency: int):
-        self._channel = open_channel(address)
-        # Serialised before and not parsed after: clients share the machine with the server.
-        self._predict: Any = self._channel.unary_unary(PREDICT, None, None)
-        self._turns = itertools.cycle(messages)
-        self._answered = threading.Semaphore(0)
-        self._error: Exception | None = None
-        for _ in range(concurrency):
-            threading.Thread(target=self._ask, daemon=True).start()
-
-    def _ask(self) -> None:
-        try:
-            while True:
-                self._predict(next(self._turns), timeout=DEADLINE_S)
-                self._answered.release()
-        except Exception as error:  # told by the next step
-            self._error = error
-            self._answered.release()
-
-    def wait(self, number: int) -> None:
-        """Waits for so many more answers; raises what a client met."""
-        for _ in range(number):
-            self._answered.acquire()
-            if self._error:
-                raise self._error
 
 
 def _started(options: list[str]) -> str:
