@@ -1,7 +1,7 @@
 """The configuration of a training: typed, documented, read from YAML and the command line."""
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,9 @@ class TrainConfig:
         speed; data order and augmentation always are.
       precision: str. `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: mixed_bfloat16 on
         a GPU, float32 on a CPU.
+      initial_model: str or null. A `.keras` file of this project to start from: its network and
+        weights. The keys of `model` must tell the same network; `batch_norm_momentum` is free.
+        null: random weights.
       jit_compile: bool or `auto`. XLA for the training step; auto is true on a GPU only, since
         XLA on a CPU is slower.
     """
@@ -147,6 +150,7 @@ class TrainConfig:
     seed: int = 1
     deterministic: bool = False
     precision: str = "auto"
+    initial_model: str | None = None
     jit_compile: bool | str = "auto"
 
     def __post_init__(self) -> None:
@@ -219,6 +223,19 @@ def save_config(config: Config, path: Path) -> None:
     """Writes the resolved configuration as YAML."""
     with written_aside(path) as aside:
         OmegaConf.save(OmegaConf.structured(config), aside)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same with paths that hold from any folder, for the record in a work folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path else path
+
+    return replace(
+        config,
+        data=replace(config.data, data_dir=absolute(config.data.data_dir)),
+        train=replace(config.train, initial_model=absolute(config.train.initial_model)),
+    )
 
 
 def differences(one: Config, other: Config) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
-from leuko_tf.config import Config, load_config
+from leuko_tf.config import Config, load_config, with_absolute_paths
 from leuko_tf.evaluate import REPORT, add_evaluation_arguments, checked_options, evaluate, summary
 
 if TYPE_CHECKING:
@@ -151,9 +151,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
         raise UserError(f"{HELD_OUT_KEY} is set by the cross-validation; --fold chooses one fold")
-    config = load_config(arguments.config, arguments.settings)
-    if config.data.data_dir:
-        config.data.data_dir = str(Path(config.data.data_dir).absolute())
+    config = with_absolute_paths(load_config(arguments.config, arguments.settings))
     others, replicates = checked_options(arguments)
     if arguments.fold and others:
         raise UserError("--compare belongs to the joined report, which --fold does not write")

@@ -91,6 +91,8 @@ def _held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool |
     evaluated = (builder.info.full_name, bool(builder.info.metadata["synthetic"]))
     if (trained["trained_on"], trained["synthetic"]) != evaluated:
         return None
+    if trained["held_out_fold"] is None:  # as after an initial model of unknown training
+        return None
     return folds == [trained["held_out_fold"]]
 
 

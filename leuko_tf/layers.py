@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, or has slower: convolution, batch norm, the input scaling."""
+"""Layers that Keras lacks, or has slower: convolution, batch norm, scaling, merged outputs."""
 
 from typing import Any
 
@@ -158,3 +158,42 @@ class LeakyReLU(keras.layers.LeakyReLU):
         if self.folded and 0 <= self.negative_slope <= 1:
             return keras.ops.maximum(inputs, self.negative_slope * inputs)
         return super().call(inputs)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class MergingDense(keras.layers.Dense):
+    """A dense layer whose last unit is merged into another one: two units for one class.
+
+    The two logits a and b become log(exp a + exp b), one logit in the place of the other one. A
+    softmax after it gives their class exactly the sum of the probabilities that a softmax over all
+    units would give the two, and leaves the others as they are.
+
+    Arguments are those of `keras.layers.Dense`, with a bias, and `into`.
+
+    Args:
+      units: int. Number of units, the merged one included.
+      into: int. Unit that the last one is merged into, 0 to units - 2.
+
+    Call arguments:
+      inputs: float tensor [batch, channels].
+
+    Returns:
+      float tensor [batch, units - 1].
+    """
+
+    def __init__(self, units: int, into: int, **settings: Any):
+        super().__init__(units, **settings)
+        self.into = into
+
+    def call(self, inputs, training=None):
+        logits = keras.ops.matmul(inputs, self.kernel) + self.bias
+        two = keras.ops.stack([logits[:, self.into], logits[:, -1]], axis=-1)
+        merged = keras.ops.logsumexp(two, axis=-1, keepdims=True)
+        before, after = logits[:, : self.into], logits[:, self.into + 1 : -1]
+        return self.activation(keras.ops.concatenate([before, merged, after], axis=-1))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units - 1)
+
+    def get_config(self):
+        return {**super().get_config(), "into": self.into}

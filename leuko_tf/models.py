@@ -46,6 +46,21 @@ def load_model(file: Path) -> keras.Model:
     return model
 
 
+def embedding_model(model: keras.Model) -> keras.Model:
+    """The network without its last layer: the features by which it tells the classes apart.
+
+    Args:
+      model: a model of this project, which keeps its layers: the two share them.
+
+    Returns:
+      A model from the same images to features, float32 [n, features], in the order of the images.
+      They are what the exported signature `embed` gives.
+    """
+    # The one dense layer of the network, whatever makes 15 classes of its units.
+    last = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    return keras.Model(model.inputs, last.input, name="embedding")
+
+
 def describe_model(file: Path) -> dict[str, Any]:
     """Facts about a model's training, from the work folder that it lies in; None where unknown.
 

@@ -1,8 +1,10 @@
 """ResNeXt (Xie et al. 2017, arXiv 1611.05431) as Matek et al. 2019 built it."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import keras
 
@@ -145,6 +147,63 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
         ) from error
     with default_policy(precision):
         return resnext(**asdict(config))
+
+
+def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras.Model:
+    """Builds the network of a model again, with its weights, to train it further.
+
+    Args:
+      model: a float32 model of this project.
+      config: what the training's configuration tells of the network. The momentum of the batch
+        norms, which is of the training, is taken from there.
+      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+
+    Raises:
+      UserError: if the configuration tells another network, or the model has none of this module.
+    """
+    wanted = asdict(replace(_config_of(model), batch_norm_momentum=config.batch_norm_momentum))
+    others = {k: wanted[k] for k, v in asdict(config).items() if v != wanted[k]}
+    if others:
+        lines = " ".join(f"model.{k}={v}".replace(" ", "") for k, v in others.items())
+        raise UserError(
+            "The network of train.initial_model is another one than that of the configuration. "
+            f"To train it, set: {lines}"
+        )
+
+    def again(layer: keras.Layer) -> keras.Layer:
+        settings = layer.get_config()
+        if layer.name not in (SCALING, OUTPUT_NAME):  # these are float32 in every precision
+            settings["dtype"] = precision
+        if isinstance(layer, keras.layers.BatchNormalization):
+            settings["momentum"] = config.batch_norm_momentum
+        return type(layer).from_config(settings)
+
+    with default_policy(precision):
+        copy = keras.models.clone_model(model, clone_function=again)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _config_of(model: keras.Model) -> ModelConfig:
+    """The configuration of a network that `resnext` built."""
+    sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)
+    blocks = Counter(match[1] for match in sums if match)
+    try:
+        activation = model.get_layer("stem_act")
+        name = "leaky_relu"
+        if not isinstance(activation, keras.layers.LeakyReLU):
+            name = keras.activations.serialize(activation.activation)
+        return ModelConfig(
+            input_size=model.get_layer(SCALING).size,
+            blocks=list(blocks.values()),
+            stem_width=model.get_layer("stem_conv").filters,
+            width=model.get_layer("stage1_block1_conv1").filters,
+            cardinality=model.get_layer("stage1_block1_conv2").groups,
+            activation=name,
+            batch_norm_momentum=model.get_layer("stem_norm").momentum,
+        )
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"train.initial_model is no ResNeXt of this project: {error}") from error
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import leuko_tf
 from leuko_tf.cli import UserError, command_line, import_tensorflow_quietly, run, write_json
-from leuko_tf.config import Config, differences, load_config, save_config
+from leuko_tf.config import Config, differences, load_config, save_config, with_absolute_paths
 
 if TYPE_CHECKING:
     import keras
@@ -44,8 +44,8 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
       verbose: Keras' own: 1 a progress bar, 2 a line an epoch, 0 silent.
 
     Raises:
-      UserError: if the folder holds a training of another configuration, the data set is not
-        built or too small, or the loss becomes NaN.
+      UserError: if the folder holds a training of another configuration, the initial model cannot
+        be used, the data set is not built or too small, or the loss becomes NaN.
     """
     refuse_other_configuration(config, workdir)
 
@@ -54,12 +54,13 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     import tensorflow as tf
 
     from leuko_tf import callbacks, data
-    from leuko_tf.resnext import from_config
 
     last = workdir / callbacks.LAST
     if last.exists() and callbacks.epochs_done(last) >= config.train.epochs:
         print(f"{workdir} is trained: all of {config.train.epochs} epochs are done.")
         return
+    # First, since a mistake about the initial model shows here; its weights are not kept.
+    plain = _network(config, precision="float32")
     keras.utils.set_random_seed(config.train.seed)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -86,9 +87,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     callback_list = [
         callbacks.StopOnNaN(),
         callbacks.EpochLog(workdir / callbacks.LOG, steps * config.data.batch_size),
-        callbacks.SaveModels(
-            workdir, from_config(config.model, precision="float32"), monitor, best
-        ),
+        callbacks.SaveModels(workdir, plain, monitor, best),
         keras.callbacks.TensorBoard(workdir / "tensorboard", write_graph=False),
     ]
     if config.optimizer.ema_momentum is not None:
@@ -165,15 +164,25 @@ def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
     return model
 
 
+def _network(config: Config, precision: str) -> "keras.Model":
+    """The network to train: new, or that of the initial model with its weights."""
+    from leuko_tf.models import load_model
+    from leuko_tf.resnext import from_config, from_model
+
+    if config.train.initial_model is None:
+        return from_config(config.model, precision)
+    return from_model(load_model(Path(config.train.initial_model)), config.model, precision)
+
+
 def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.Model", int]:
     """The model, ready to train, and how many epochs it has behind it."""
     import keras
 
     from leuko_tf import callbacks
-    from leuko_tf.resnext import default_policy, from_config
+    from leuko_tf.resnext import default_policy
 
     policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
-    model = compiled(from_config(config.model, precision=policy), config, steps)
+    model = compiled(_network(config, policy), config, steps)
     last = workdir / callbacks.LAST
     done = 0
     if last.exists():
@@ -216,6 +225,8 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
     """Writes run.json at the start, and adds a line for every time the training is resumed."""
     import tensorflow as tf
 
+    from leuko_tf.models import describe_model
+
     own = {"python": platform.python_version(), "leuko_tf": leuko_tf.__version__}
     packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
     start = {
@@ -231,14 +242,30 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
         description = read_run(workdir)
         description["resumed"].append(start)
     else:
+        dataset = {"name": builder.info.full_name, **dict(builder.info.metadata)}
+        file = config.train.initial_model
+        initial = describe_model(Path(file)) if file is not None else None
         description = {
             **start,
-            "dataset": {"name": builder.info.full_name, **dict(builder.info.metadata)},
-            "held_out_fold": config.data.held_out_fold,
+            "dataset": dataset,
+            "held_out_fold": _unseen_fold(config, dataset, initial),
+            "initial_model": initial,
             "parameters": model.count_params(),
             "resumed": [],
         }
     write_json(workdir / RUN, description)
+
+
+def _unseen_fold(
+    config: Config, dataset: dict[str, Any], initial: dict[str, Any] | None
+) -> int | None:
+    """The held-out fold; None where the initial model may have been trained on it."""
+    fold = config.data.held_out_fold
+    if initial is None:
+        return fold
+    seen_none = (dataset["name"], dataset["synthetic"], fold)
+    before = (initial["trained_on"], initial["synthetic"], initial["held_out_fold"])
+    return fold if before == seen_none else None
 
 
 def _git_revision() -> str | None:
@@ -269,11 +296,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.settings)
-    if config.data.data_dir:
-        # The work folder's record of it has to hold from elsewhere, too.
-        config.data.data_dir = str(Path(config.data.data_dir).absolute())
     import_tensorflow_quietly()
-    train(config, arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
+    train(with_absolute_paths(config), arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
 
 
 if __name__ == "__main__":
