@@ -1,5 +1,7 @@
 """Images a second that the local server answers, beside the same graph called in its process."""
 
+from typing import Any
+
 from leuko_tf.bench.contenders import (
     IMAGES_A_SECOND,
     OURS,
@@ -17,41 +19,36 @@ ENCODED, EXPLAIN = "encoded", "explain"
 # Requests under way at once: two full batches, one of which waits while the other is computed.
 CONCURRENCY = 32
 TURN_S = 5.0
+# What serving/config/batching.config could say instead.
+OTHER_BATCHING: tuple[dict[str, Any], ...] = (
+    {"num_batch_threads": 2},
+    {"batch_timeout_micros": 0},
+    {"batch_timeout_micros": 100_000},
+    {"allowed_batch_sizes": (1, 2, 4, 8, 16)},
+)
 
 _HERE = "leuko_tf.bench.serve"
 
 
 def _cases(options: Options) -> list[Case]:
     asked = _Asked(options)
-    throughput = [
+    contenders = [
         asked.by_grpc("by gRPC, batching", OURS, batching={}),
         *(asked.in_process(batch) for batch in ((8,) if options.short else (1, 8, 16))),
         asked.by_grpc("batching off"),
     ]
-    if options.short:
-        return [_case("throughput", throughput)]
-    throughput += [
-        asked.by_grpc("8 images a request, batching off", images=8, concurrency=4),
-        asked.by_grpc("--runtime openvino, batching off", runtime="openvino"),
-        asked.by_grpc("explain", batching={}, signature=EXPLAIN),
-    ]
-    parameters = [
-        asked.by_grpc("as in serving/config", OURS, batching={}),
-        *(
-            asked.by_grpc(f"{name} {value}", batching={name: value})
-            for name, values in (
-                ("num_batch_threads", (1,)),
-                ("batch_timeout_micros", (0, 100_000)),
-                ("max_batch_size", (4, 32)),
-            )
-            for value in values
-        ),
-    ]
-    return [_case("throughput", throughput), _case("batching parameters", parameters)]
+    if not options.short:
+        contenders += [
+            asked.by_grpc("8 images a request, batching off", images=8, concurrency=4),
+            asked.by_grpc("--runtime openvino, batching off", runtime="openvino"),
+            asked.by_grpc("explain", batching={}, signature=EXPLAIN),
+            *(asked.by_grpc(_told(other), batching=other) for other in OTHER_BATCHING),
+        ]
+    return [Case("", contenders, precision="float32", size=SIZE, seconds=TURN_S)]
 
 
-def _case(title: str, contenders: list[Contender]) -> Case:
-    return Case(title, contenders, precision="float32", size=SIZE, seconds=TURN_S)
+def _told(batching: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in batching.items())
 
 
 class _Asked:

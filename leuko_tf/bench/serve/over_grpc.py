@@ -1,12 +1,14 @@
 """The local server, asked by gRPC by many clients at once."""
 
 import itertools
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -29,7 +31,7 @@ def answers(
     work: str,
     signature: str,
     concurrency: int,
-    batching: dict[str, int] | None = None,
+    batching: dict[str, Any] | None = None,
     images: int = 1,
     runtime: str = "tensorflow",
 ) -> Work:
@@ -43,11 +45,11 @@ def answers(
       images: of a request; divides their number.
       runtime: of the server.
     """
-    base = Path(work, EXPORTS, "float32")
+    base = _without_warm_up(Path(work))
     options = ["--runtime", runtime]
     if batching is not None:
         usual: Any = read_batching(BATCHING_FILE)
-        file = Path(work, f"batching{''.join(f'_{k}_{v}' for k, v in batching.items())}.config")
+        file = Path(work, f"batching_{'_'.join(batching)}_{uuid4().hex}.config")
         file.write_text(_batching_config(replace(usual, **batching)))
         options += ["--enable-batching", "--batching-parameters-file", str(file)]
     address = _started(["--model-base-path", str(base), *options])
@@ -77,6 +79,15 @@ def answers(
     return Work(step, {"error": error})
 
 
+def _without_warm_up(work: Path) -> Path:
+    """A copy of the export without what a new version answers first: that takes half a minute."""
+    base = work / "served"
+    if not base.exists():
+        export = work / EXPORTS / "float32" / "1"
+        shutil.copytree(export, base / "1", ignore=shutil.ignore_patterns("assets.extra"))
+    return base
+
+
 def _started(options: list[str]) -> str:
     """Starts a server on a free port, which ends with this process' group; gives its address."""
     server = subprocess.Popen(
@@ -93,7 +104,6 @@ def _started(options: list[str]) -> str:
 
 def _batching_config(parameters: BatchingParameters) -> str:
     numbers = asdict(parameters)
-    del numbers["allowed_batch_sizes"]
-    sizes = [2**k for k in range(parameters.max_batch_size.bit_length())]
+    sizes = numbers.pop("allowed_batch_sizes")
     lines = [f"{name} {{ value: {value} }}" for name, value in numbers.items()]
     return "\n".join(lines + [f"allowed_batch_sizes: {size}" for size in sizes]) + "\n"
