@@ -53,8 +53,9 @@ from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 if TYPE_CHECKING:
     import keras
 
-# Numbers of images that batches are padded to, of serving/config/batching.config: warmed up.
-ALLOWED_BATCH_SIZES = (1, 2, 4, 8, 16)
+# Numbers of images that are warmed up. serving/config/batching.config allows any number up to the
+# last; all of them would keep a new version waiting for minutes.
+WARM_BATCH_SIZES = (1, 2, 4, 8, 16)
 
 SYNTHETIC_REMARK = "The network was trained on SYNTHETIC cells: it knows nothing of real ones."
 
@@ -121,7 +122,7 @@ def export(
         (extra / MODEL_DESCRIPTION).write_text(json.dumps(facts, indent=2) + "\n")
         for name, file in (documents or {}).items():
             shutil.copyfile(file, extra / name)
-        warmup.write_warmup_requests(extra / warmup.FILE, served.size, ALLOWED_BATCH_SIZES)
+        warmup.write_warmup_requests(extra / warmup.FILE, served.size, WARM_BATCH_SIZES)
         (extra / CHECKSUMS).write_text(checksums(aside))
         return _publish(aside, out, version)
     finally:

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.decoding import MAX_PIXELS
-from leuko_tf.export import ALLOWED_BATCH_SIZES, SYNTHETIC_REMARK, export, prune, versions
+from leuko_tf.export import SYNTHETIC_REMARK, WARM_BATCH_SIZES, export, prune, versions
 from leuko_tf.metrics.calibration import tempered
 from leuko_tf.models import load_model
 from serving.client import Client, read_image
@@ -191,13 +190,7 @@ def test_warm_up_covers_each_signature_and_batch_size(exports: Path) -> None:
         assert answer.get("valid", tf.constant(True)).numpy().all()
         assert not np.isin(b"", answer.get("classes", "no classes"))
         covered.add((name, count))
-    assert covered == {(name, count) for name in signatures for count in ALLOWED_BATCH_SIZES}
-
-
-def test_allowed_batch_sizes_are_those_of_the_servers_configuration() -> None:
-    config = Path(__file__).parent.parent / "serving" / "config" / "batching.config"
-    sizes = re.findall(r"^\s*allowed_batch_sizes: (\d+)", config.read_text(), re.MULTILINE)
-    assert tuple(map(int, sizes)) == ALLOWED_BATCH_SIZES
+    assert covered == {(name, count) for name in signatures for count in WARM_BATCH_SIZES}
 
 
 def test_temperature_divides_the_logits(
