@@ -229,7 +229,7 @@ def with_absolute_paths(config: Config) -> Config:
     """The same with paths that hold from any folder, for the record in a work folder."""
 
     def absolute(path: str | None) -> str | None:
-        return str(Path(path).absolute()) if path else path
+        return str(Path(path).expanduser().absolute()) if path else path
 
     return replace(
         config,

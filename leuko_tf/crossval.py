@@ -99,7 +99,7 @@ def join(workdir: Path) -> Path:
         "split": "+".join(source["split"] for source in sources),
         "model": f"{fold_folder(workdir, 1)}/best.keras and those of the other four folds, each "
         "asked about the fold that it did not see",
-        "held_out": None if None in held_out else all(held_out),
+        "held_out": False if False in held_out else None if None in held_out else True,
     }
     pictures = workdir / mistakes.FOLDER
     mistakes.clear(pictures)

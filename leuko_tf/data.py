@@ -22,6 +22,7 @@ import tfds_aml  # noqa: F401  # registers the data sets
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config
+from leuko_tf.images import SIDE, centred
 
 READ_BATCH = 32
 
@@ -66,9 +67,10 @@ def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         raise UserError(f"No data set {name}: {str(error).splitlines()[0]}") from error
     if not builder.is_prepared():
         dataset, _, config = name.partition("/")
+        chosen = f" --config {config or 'complete'}" if builder.BUILDER_CONFIGS else ""
         raise UserError(
             f"{name} is not built in {builder.data_dir}. Build it: tfds build {dataset} --imports "
-            f"tfds_aml --config {config or 'complete'} --manual_dir <download>"
+            f"tfds_aml{chosen} --manual_dir <download>"
             + (f" --data_dir {data_dir}" if data_dir else "")
         )
     return builder
@@ -82,13 +84,16 @@ def read(
     Args:
       builder: a built data set.
       folds: folds to read, 1 to 5.
-      size: side in pixels to resize the images to, as the model would; None leaves them.
+      size: side in pixels to resize the images to, as the model would; None leaves them. Where
+        the data set's images differ in size, `leuko_tf.images.centred` brings them to one before.
 
     Yields:
       Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
     """
     for fold in folds:
         dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
+        if None in builder.info.features["image"].shape:
+            dataset = dataset.map(_centred, num_parallel_calls=tf.data.AUTOTUNE)
         if size is not None:
             shrink = functools.partial(_resized, size=size)
             dataset = dataset.map(shrink, num_parallel_calls=tf.data.AUTOTUNE)
@@ -263,6 +268,11 @@ def _gather(
     images.set_shape([indices.shape[0], *cells.images.shape[1:]])
     labels.set_shape([indices.shape[0]])
     return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
+
+
+def _centred(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    image = tf.numpy_function(centred, [example["image"]], tf.uint8)
+    return {**example, "image": tf.ensure_shape(image, (SIDE, SIDE, 3))}
 
 
 def _resized(example: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:

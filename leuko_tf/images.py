@@ -1,6 +1,7 @@
 """Image files of single cells: found, read, and brought to the size of the data set's images."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,11 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = {f.relative_to(path).as_posix(): f for f in sorted(path.rglob("*"))}
-            files = {i: f for i, f in files.items() if f.suffix.lower() in SUFFIXES}
-            files = {i: f for i, f in files.items() if f.is_file() and not _hidden(i)}
+            files = {_id(f.relative_to(path)): f for f in sorted(_images_below(path))}
             if not files:
                 raise UserError(f"{path} is a folder without TIFF, PNG or JPEG files")
         elif path.is_file():
-            files = {path.as_posix(): path}
+            files = {_id(path): path}
         else:
             raise UserError(f"No file or folder {path}")
         doubled = found.keys() & files.keys()
@@ -52,8 +51,23 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
+def _id(path: Path) -> str:
+    """The path as text; letters of other encodings than UTF-8 become question marks."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """The image files of a folder and of those in it, linked ones included, each folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(place) in seen:
+            folders.clear()  # a link to a folder above
+            continue
+        seen.add(os.path.realpath(place))
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            if file.suffix.lower() in SUFFIXES and file.is_file():
+                yield file
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -68,6 +82,11 @@ def read_image(path: Path) -> np.ndarray:
                 raise ValueError(
                     f"{image.width}x{image.height} pixels are more than the limit of {MAX_PIXELS}"
                 )
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"it holds {frames} images")
+            if image.mode[0] in "IF":  # which Pillow would clip at 255
+                raise ValueError(f"channels have more than 8 bits ({image.mode})")
             if image.format != "TIFF":
                 return np.asarray(image.convert("RGB"))
         return read_rgb(path)

@@ -164,6 +164,7 @@ def read_weights(file: Path) -> Weights:
 
     if not file.is_file():
         raise UserError(f"No weight file {file}")
+    file.open("rb").close()  # what may not be read is told as that
     if not h5py.is_hdf5(file):
         raise UserError(f"{file} is no HDF5 file, which the weights of 2019 are")
     try:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from leuko_tf import data, mistakes
 from leuko_tf.classes import CODES, REANNOTATIONS
-from leuko_tf.models import describe_model, load_model
+from leuko_tf.models import describe_model, load_model, same_images
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
 from leuko_tf.runtimes import TENSORFLOW, answering
 
@@ -88,8 +88,7 @@ def _held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool |
     It is known of the data set of the training alone: another one may hold the same images under
     other folds.
     """
-    evaluated = (builder.info.full_name, bool(builder.info.metadata["synthetic"]))
-    if (trained["trained_on"], trained["synthetic"]) != evaluated:
+    if not same_images(trained, builder.info.full_name, builder.info.metadata):
         return None
     if trained["held_out_fold"] is None:  # as after an initial model of unknown training
         return None

@@ -100,11 +100,14 @@ def draw(
       images: id to uint8 array [height, width, 3], of one size.
       folder: made if it is not there.
     """
-    from leuko_tf.saliency import BATCH, batched, explain
+    from leuko_tf.saliency import BATCH, Explainer, batched
 
     clear(folder)
+    if rows.empty:
+        return
+    explain = Explainer(model)
     for ids in batched(rows["id"], BATCH):
-        explanations = explain(model, np.stack([images[image_id] for image_id in ids]), (METHOD,))
+        explanations = explain(np.stack([images[image_id] for image_id in ids]), (METHOD,))
         for image_id, explanation in zip(ids, explanations, strict=True):
             note = PngInfo()
             note.add_text(ANSWER, explanation.code)

@@ -1,9 +1,11 @@
 """Loading a saved model, for every command that takes one."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 import leuko_tf
@@ -31,7 +33,14 @@ def load_model(file: Path) -> keras.Model:
     try:
         model = keras.models.load_model(file, compile=False)
     except Exception as error:  # zip, JSON and Keras each raise their own
-        raise UserError(f"{file} is not a .keras model that can be loaded: {error}") from error
+        if h5py.is_hdf5(file):
+            raise UserError(
+                f"{file} is a weight file, and no .keras model. The weights of 2019 become one by "
+                "python -m leuko_tf.import_2019"
+            ) from error
+        # Keras goes on with the whole configuration.
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file} is not a .keras model that can be loaded: {reason}") from error
     if model.output_shape != (None, len(CODES)):
         raise UserError(
             f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
@@ -78,7 +87,21 @@ def describe_model(file: Path) -> dict[str, Any]:
         "research_use_only": True,
         "synthetic": dataset.get("synthetic"),
         "trained_on": dataset.get("name"),
+        "trained_on_images": dataset.get("images"),
+        "folds": dataset.get("folds"),
         "held_out_fold": trained.get("held_out_fold"),
         "versions": trained.get("versions", {"leuko_tf": leuko_tf.__version__}),
         "git_revision": trained.get("git_revision"),
     }
+
+
+def same_images(described: Mapping[str, Any], name: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a model was trained on this build of a data set, with the same folds.
+
+    Args:
+      described: of `describe_model`.
+      name: full name of the data set, with configuration and version.
+      metadata: of its `info`.
+    """
+    before = [described[k] for k in ("trained_on", "synthetic", "trained_on_images", "folds")]
+    return before == [name, *(metadata.get(k) for k in ("synthetic", "images", "folds"))]

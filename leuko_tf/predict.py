@@ -20,7 +20,7 @@ Research use only: a class is no diagnosis.
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 CROP, RESIZE = "crop", "resize"
 FITS = (CROP, RESIZE)
 BATCH = 16
-METHOD = "gradient"  # the likeliest variant of the paper's maps
 ENDINGS = (".parquet", ".csv")
 
 
@@ -106,8 +105,12 @@ def _network_input(image: "np.ndarray", fit: str, size: int) -> "np.ndarray":
     """float32 [size, size, 3], 0 to 255: the image fitted, and resized as the model would."""
     import tensorflow as tf
 
-    fitted = centred(image) if fit == CROP else image
+    fitted = _fitted(image, fit)
     return tf.image.resize(fitted, (size, size), method="bilinear", antialias=True).numpy()
+
+
+def _fitted(image: "np.ndarray", fit: str) -> "np.ndarray":
+    return centred(image) if fit == CROP else image
 
 
 def draw_saliency(
@@ -117,19 +120,31 @@ def draw_saliency(
 
     Args:
       model, images, fit: as of `predict`, of images that it could read.
-      folder: made if it is not there. A figure is named by the image's id, `/` becoming `__`.
+      folder: made if it is not there. A figure is named by the image's id, `/` becoming `__`, and
+        numbered where two would have one name.
       note: goes behind the id in the figures' titles.
     """
     from tqdm import tqdm
 
-    from leuko_tf.mistakes import picture_name
-    from leuko_tf.saliency import draw, explain
+    from leuko_tf.saliency import GRADIENT, Explainer, draw
 
+    explain = Explainer(model)
+    taken: set[str] = set()
     for image_id, file in tqdm(images.items(), "saliency", unit=" images"):
-        image = read_image(file)
-        fitted = centred(image) if fit == CROP else image
-        (explanation,) = explain(model, fitted[None], (METHOD,))
-        draw(explanation, image_id + note, folder / picture_name(image_id))
+        name = _figure_name(image_id, taken)
+        taken.add(name)
+        (explanation,) = explain(_fitted(read_image(file), fit)[None], (GRADIENT,))
+        draw(explanation, image_id + note, folder / name)
+
+
+def _figure_name(image_id: str, taken: Collection[str]) -> str:
+    """A file name that is neither hidden, nor taken, nor longer than file systems allow."""
+    stem = image_id.replace("/", "__").lstrip("._")[-200:]
+    name, copies = f"{stem}.png", 1
+    while name in taken:
+        copies += 1
+        name = f"{stem}_{copies}.png"
+    return name
 
 
 def write_table(table: "pd.DataFrame", source: Mapping[str, Any], out: Path) -> None:
@@ -172,7 +187,10 @@ def _counts(table: "pd.DataFrame") -> Iterator[tuple[str, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m leuko_tf.predict", description="Classify images of single cells."
+        prog="python -m leuko_tf.predict",
+        description="Classify images of single cells.",
+        epilog="Exit status: 0; 1 if a file could not be read, the others being in the table all "
+        "the same. Research use only: no class is a diagnosis.",
     )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="FOLDER|FILE", help="TIFF, PNG or JPEG"
@@ -206,8 +224,12 @@ def main() -> None:
     threshold = arguments.abstain_below
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--abstain-below takes a probability, 0 to 1. Received: {threshold}")
+    if arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out} is a folder")
     images = find_images(arguments.images)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
+    for folder in (arguments.out.parent, arguments.saliency):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     import_tensorflow_quietly()
     from leuko_tf.models import describe_model, load_model
@@ -231,10 +253,6 @@ def main() -> None:
         "research_use_only": True,
     }
     write_table(table, source, arguments.out)
-    if arguments.saliency:
-        read = {image_id: images[image_id] for image_id in table["id"]}
-        note = ", network trained on SYNTHETIC cells" * synthetic
-        draw_saliency(model, read, fit, arguments.saliency, note)
     print(f"classified {len(table):,} of {len(images):,} images: {arguments.out}")
     other = int(((table["width"] != SIDE) | (table["height"] != SIDE)).sum())
     if other and not arguments.fit:
@@ -243,7 +261,12 @@ def main() -> None:
             "edges mirrored outwards. Say --fit crop if that is right, or --fit resize if they "
             "were taken at another magnification."
         )
-    print(_told(table, problems, synthetic))
+    print(_told(table, problems, synthetic), flush=True)
+    if arguments.saliency:
+        read = {image_id: images[image_id] for image_id in table["id"]}
+        note = ", network trained on SYNTHETIC cells" * synthetic
+        draw_saliency(model, read, fit, arguments.saliency, note)
+        print(f"figures: {arguments.saliency}")
     sys.exit(bool(problems))
 
 

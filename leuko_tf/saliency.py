@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-METHODS = ("gradient", "SmoothGrad", "Grad-CAM++")
+GRADIENT, SMOOTHGRAD, GRAD_CAM = "gradient", "SmoothGrad", "Grad-CAM++"
+METHODS = (GRADIENT, SMOOTHGRAD, GRAD_CAM)
 SMOOTH_SAMPLES = 20
 SMOOTH_NOISE = 0.15  # standard deviation, as a share of the image's range; the paper's 10 to 20 %
 BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not the result
@@ -51,69 +52,96 @@ class Explanation:
     maps: "dict[str, np.ndarray]"
 
 
-def explain(
-    model: "keras.Model", images: "np.ndarray", methods: tuple[str, ...] = METHODS
-) -> list[Explanation]:
-    """Computes the saliency maps of images, each for the class that the model answers.
+class Explainer:
+    """Computes saliency maps of images, each for the class that the model answers.
+
+    It works on a copy of the model, which is made once: for many images keep the explainer.
 
     Args:
       model: a model of this project, float32 (a `best.keras`).
-      images: uint8 array [n, height, width, 3].
-      methods: of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
-
-    Returns:
-      An explanation an image; maps have the image's size and are scaled to 0 to 1 each.
     """
-    import numpy as np
-    import tensorflow as tf
-    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-    from tf_keras_vis.saliency import Saliency
-    from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
-    from leuko_tf.resnext import LAST_FEATURE_MAP, SCALING
+    def __init__(self, model: "keras.Model"):
+        from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+        from tf_keras_vis.saliency import Saliency
+        from tf_keras_vis.utils.model_modifiers import ReplaceToLinear
 
-    # tf-keras-vis hands the one input over in a list.
-    warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
+        from leuko_tf.resnext import SCALING
 
-    # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
-    # away before the network sees it. At 400 px this changes nothing.
-    size = model.get_layer(SCALING).size
-    batch = tf.image.resize(images, (size, size), method="bilinear", antialias=True).numpy()
-    probabilities = model.predict_on_batch(batch)
-    answers = probabilities.argmax(axis=1)
+        self._model = model
+        self._size = model.get_layer(SCALING).size
+        self._saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
+        self._cam = GradcamPlusPlus(self._saliency.model, clone=False)
 
-    def logits(outputs):
-        return tf.gather(outputs, answers, batch_dims=1)
+    def __call__(
+        self, images: "np.ndarray", methods: tuple[str, ...] = METHODS
+    ) -> list[Explanation]:
+        """Explains images.
 
-    def log_probabilities(outputs):
-        # Grad-CAM++ takes the exponential of the score: of a large logit that is infinite, of a
-        # log-probability it is the probability.
-        return tf.gather(tf.nn.log_softmax(outputs), answers, batch_dims=1)
+        Args:
+          images: uint8 array [n, height, width, 3].
+          methods: of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
 
-    saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
-    cam = GradcamPlusPlus(model, model_modifier=ReplaceToLinear(), clone=True)
-    small_maps = {
-        "gradient": lambda: saliency(logits, batch),
-        "SmoothGrad": lambda: saliency(
-            logits, batch, smooth_samples=SMOOTH_SAMPLES, smooth_noise=SMOOTH_NOISE
-        ),
-        "Grad-CAM++": lambda: cam(log_probabilities, batch, penultimate_layer=LAST_FEATURE_MAP),
-    }
-    maps = {
-        name: tf.image.resize(
-            np.asarray(small_maps[name]())[..., np.newaxis], images.shape[1:3]
-        ).numpy()[..., 0]
-        for name in methods
-    }
-    return [
-        Explanation(
-            image=image,
-            code=CODES[answer],
-            probability=float(probabilities[i, answer]),
-            maps={name: maps[name][i] for name in methods},
-        )
-        for i, (image, answer) in enumerate(zip(images, answers, strict=True))
-    ]
+        Returns:
+          An explanation an image; maps have the image's size and are scaled to 0 to 1 each.
+        """
+        import tensorflow as tf
+
+        # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
+        # away before the network sees it. At 400 px this changes nothing.
+        side = (self._size, self._size)
+        batch = tf.image.resize(images, side, method="bilinear", antialias=True).numpy()
+        probabilities = self._model.predict_on_batch(batch)
+        answers = probabilities.argmax(axis=1)
+        maps = {
+            name: tf.image.resize(
+                self._map(name, batch, answers)[..., None], images.shape[1:3]
+            ).numpy()[..., 0]
+            for name in methods
+        }
+        return [
+            Explanation(
+                image=image,
+                code=CODES[answer],
+                probability=float(probabilities[i, answer]),
+                maps={name: maps[name][i] for name in methods},
+            )
+            for i, (image, answer) in enumerate(zip(images, answers, strict=True))
+        ]
+
+    def _map(self, method: str, batch: "np.ndarray", answers: "np.ndarray") -> "np.ndarray":
+        """Float array [n, size, size]."""
+        import numpy as np
+        import tensorflow as tf
+
+        from leuko_tf.resnext import LAST_FEATURE_MAP
+
+        def logits(outputs):
+            return tf.gather(outputs, answers, batch_dims=1)
+
+        def log_probabilities(outputs):
+            # Grad-CAM++ takes the exponential of the score: of a large logit that is infinite, of
+            # a log-probability it is the probability.
+            return tf.gather(tf.nn.log_softmax(outputs), answers, batch_dims=1)
+
+        with warnings.catch_warnings():
+            # tf-keras-vis hands the one input over in a list.
+            warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
+            if method == GRADIENT:
+                found = self._saliency(logits, batch)
+            elif method == SMOOTHGRAD:
+                noise = {"smooth_samples": SMOOTH_SAMPLES, "smooth_noise": SMOOTH_NOISE}
+                found = self._saliency(logits, batch, **noise)
+            else:
+                found = self._cam(log_probabilities, batch, penultimate_layer=LAST_FEATURE_MAP)
+        return np.asarray(found)
+
+
+def explain(
+    model: "keras.Model", images: "np.ndarray", methods: tuple[str, ...] = METHODS
+) -> list[Explanation]:
+    """Explains a few images; see `Explainer`."""
+    return Explainer(model)(images, methods)
 
 
 def draw(explanation: Explanation, title: str, path: Path) -> None:
@@ -172,7 +200,7 @@ def main() -> None:
 
     from leuko_tf.models import describe_model, load_model
 
-    model = load_model(arguments.model)
+    explain_batch = Explainer(load_model(arguments.model))
     drawn = ", network trained on SYNTHETIC cells" * bool(
         describe_model(arguments.model)["synthetic"]
     )
@@ -181,7 +209,7 @@ def main() -> None:
             zip(arguments.images, pictures, strict=True), key=lambda pair: pair[1].shape
         ):
             for batch in batched(group, BATCH):
-                explanations = explain(model, np.stack([picture for _, picture in batch]))
+                explanations = explain_batch(np.stack([picture for _, picture in batch]))
                 for (path, _), explanation in zip(batch, explanations, strict=True):
                     draw(explanation, path.name + drawn, arguments.out / f"{path.stem}.png")
                 progress.update(len(batch))

@@ -260,12 +260,13 @@ def _unseen_fold(
     config: Config, dataset: dict[str, Any], initial: dict[str, Any] | None
 ) -> int | None:
     """The held-out fold; None where the initial model may have been trained on it."""
+    from leuko_tf.models import same_images
+
     fold = config.data.held_out_fold
     if initial is None:
         return fold
-    seen_none = (dataset["name"], dataset["synthetic"], fold)
-    before = (initial["trained_on"], initial["synthetic"], initial["held_out_fold"])
-    return fold if before == seen_none else None
+    known = same_images(initial, dataset["name"], dataset) and initial["held_out_fold"] == fold
+    return fold if known else None
 
 
 def _git_revision() -> str | None:

@@ -94,6 +94,8 @@ MAX_PAUSE_S = 2.0
 FIRST_CONTACT_S = 5.0
 # gRPC's words for a message over a size limit, which has RESOURCE_EXHAUSTED, too, and for good.
 _TOO_LARGE = "larger than max"
+# TensorFlow Serving's words for a label that no version has.
+_NO_LABEL = "version label"
 
 _log = logging.getLogger("serving.client")
 
@@ -363,6 +365,8 @@ class Client:
                     f"The server at {self.address} does not have this version of model"
                     f" '{self.model}', or no such model. Check its name and version. ({details})"
                 )
+            case grpc.StatusCode.INVALID_ARGUMENT if _NO_LABEL in details:
+                return f"Model '{self.model}' at {self.address} has no such label. ({details})"
             case grpc.StatusCode.FAILED_PRECONDITION:
                 return (
                     f"The model '{self.model}' at {self.address} does not take encoded images, or"
@@ -629,7 +633,7 @@ def _classify(
     except ServingError as error:
         group = paths[answered + len(problems) :][:MAX_IMAGES_PER_REQUEST]
         where = ""
-        if error.code is grpc.StatusCode.INVALID_ARGUMENT:
+        if error.code is grpc.StatusCode.INVALID_ARGUMENT and _NO_LABEL not in str(error):
             where = f"{group[0]}: " if len(group) == 1 else f"One of {group[0]} to {group[-1]}: "
         so_far = f" {answered} of {len(paths)} images were answered." if answered else ""
         raise ServingError(f"{where}{error}{so_far}", error.code) from None

@@ -429,6 +429,20 @@ def few_cells(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 DATASET = "aml_cytomorphology_lmu/available"
 
 
+def ask_a_server(base: Path, png: bytes) -> list:
+    """The client's answers, from a local server of this model."""
+    from serving.client import Client
+
+    words = ["-m", "serving.local_server", "--model-base-path", str(base), "--port", "0"]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            with Client(server.stdout.readline().split()[-1]) as client:
+                return client.predict([png])
+        finally:
+            server.terminate()
+
+
 class TestAModelLikeAnyOther:
     def test_evaluation_takes_it(self, imported, few_cells, tmp_path):
         from leuko_tf.evaluate import evaluate
@@ -466,6 +480,10 @@ class TestAModelLikeAnyOther:
         # The same gradient, by the original's formula.
         map_of_export = answer["saliency"][0].numpy() / 255
         assert np.corrcoef(map_of_export.ravel(), explanation.maps["gradient"].ravel())[0, 1] > 0.99
+        shutil.rmtree(version / "assets.extra")  # its warm-up would take a minute here
+        (told,) = ask_a_server(version.parent, png.numpy()[0])
+        by_code = dict(zip(told.classes, told.probabilities, strict=True))
+        np.testing.assert_allclose([by_code[c] for c in CODES], expected[0], atol=AGREEMENT)
 
     def test_training_starts_from_it(self, imported, few_cells, tmp_path):
         from leuko_tf.callbacks import read_log

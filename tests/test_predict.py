@@ -1,5 +1,6 @@
 """Images of a folder to a table of answers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from leuko_tf.classes import ATYPICAL, BLAST, CODES
 from leuko_tf.cli import UserError
 from leuko_tf.images import MAX_PIXELS, centred, find_images, read_image
-from leuko_tf.predict import CROP, RESIZE, predict
+from leuko_tf.predict import CROP, RESIZE, _figure_name, predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
 
 SIDES = st.integers(1, 40)
@@ -43,6 +44,9 @@ def folder(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "truncated.tiff").write_bytes(cell.read_bytes()[:100_000])
     (folder / "text.png").write_text("no image")
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "deep.tif")
+    Image.fromarray(np.full((9, 9), 9999, np.uint16)).save(folder / "deep.png")
+    pages = [Image.new("RGB", (9, 9)) for _ in range(2)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     Image.new("1", (2049, 2048)).save(folder / "slide.png")
     (folder / "notes.txt").write_text("left alone")
     (folder / ".hidden.png").write_text("left alone")
@@ -50,7 +54,7 @@ def folder(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 GOOD = ["a.tiff", "large.jpeg", "small.png", "sub/b.PNG", "sub/c.jpg"]
-BAD = ["deep.tif", "slide.png", "text.png", "truncated.tiff"]
+BAD = ["deep.png", "deep.tif", "pages.tif", "slide.png", "text.png", "truncated.tiff"]
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
@@ -85,12 +89,23 @@ class TestImages:
                 expected = np.asarray(image.convert("RGB"))
             np.testing.assert_array_equal(read_image(folder / name), expected)
 
+    def test_links_are_followed_once_and_odd_names_do_not_matter(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "BAS").symlink_to(folder / "sub")
+        (tmp_path / "loop").symlink_to(tmp_path)
+        odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Zelle_\xe4.tiff"))
+        odd.write_bytes(b"")
+        assert [*find_images([tmp_path])] == ["BAS/b.PNG", "BAS/c.jpg", "Zelle_\ufffd.tiff"]
+
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
             ("truncated.tiff", "truncated"),
             ("text.png", "cannot identify"),
-            ("deep.tif", "I;16"),
+            ("deep.tif", "more than 8 bits"),
+            ("deep.png", "more than 8 bits"),
+            ("pages.tif", "holds 2 images"),
             ("slide.png", f"2049x2048 pixels are more than the limit of {MAX_PIXELS}"),
             ("sub", "Is a directory"),
         ],
@@ -111,6 +126,14 @@ class TestImages:
             places = (np.arange(side) + offset) % (2 * length)
             sources.append(np.where(places < length, places, 2 * length - 1 - places))
         np.testing.assert_array_equal(centred(image, side), image[np.ix_(*sources)])
+
+
+def test_figures_are_not_hidden_and_not_written_twice() -> None:
+    taken: list[str] = []
+    for image_id in ("../a/b.tiff", "a/b.tiff", "a__b.tiff", "x" * 300 + ".png"):
+        taken.append(_figure_name(image_id, taken))
+    assert taken[:3] == ["a__b.tiff.png", "a__b.tiff_2.png", "a__b.tiff_3.png"]
+    assert len(taken[3]) < 255
 
 
 class TestTable:
@@ -155,9 +178,9 @@ def test_the_command_keeps_what_is_good_and_tells_what_is_not(
     words = ["--abstain-below", 0.2, "--saliency", figures]
     done = command(folder, "--model", model, "--out", out, *words)
     assert done.returncode == 1
-    assert f"classified 5 of 9 images: {out}" in done.stdout
+    assert f"classified 5 of 11 images: {out}" in done.stdout
     assert "warning: 2 are not 400 x 400 pixels" in done.stdout
-    assert "4 of 9 could not be read:" in done.stdout
+    assert "6 of 11 could not be read:" in done.stdout
     assert all(str(folder / name) in done.stdout for name in BAD)
     assert "SYNTHETIC" in done.stdout
     assert "no class is a diagnosis" in done.stdout
@@ -190,6 +213,8 @@ def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
         (("--out", "p.xlsx"), "--out must end in .parquet or .csv. Received: p.xlsx"),
         (("--out", "p.csv", "--abstain-below", "2"), "--abstain-below takes a probability"),
         (("--out", "p.csv", "nowhere"), "No file or folder nowhere"),
+        (("--out", "d.csv"), "--out d.csv is a folder"),
+        (("--out", "p.csv", "--saliency", "a.tiff"), "File exists: 'a.tiff'"),
         (("--out", "p.csv", "text.png"), "None of 1 images could be read; the first: text.png"),
         (("--out", "p.csv", "a.tiff", "--model", "no.keras"), "No model no.keras"),
     ],
@@ -199,8 +224,9 @@ def test_bad_input_ends_in_one_message(
 ) -> None:
     for name in ("text.png", "a.tiff"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "d.csv").mkdir()
     monkeypatch.chdir(tmp_path)
-    images = () if words[-1] in ("nowhere", "text.png") or "a.tiff" in words else ("a.tiff",)
+    images = () if words[-1] in ("nowhere", "text.png") or "no.keras" in words else ("a.tiff",)
     model = () if "--model" in words else ("--model", workdir / "best.keras")
     done = command(*words, *images, *model)
     assert done.returncode == 1

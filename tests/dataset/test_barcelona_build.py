@@ -17,7 +17,16 @@ from dataset_builds import build_dataset, read_back, refusal_of
 from PIL import Image
 from small_barcelona import drawn, names, write_barcelona
 
+from leuko_tf import data
 from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import ModelConfig
+from leuko_tf.images import centred, find_images
+from leuko_tf.inference import predict_folds
+from leuko_tf.models import load_model
+from leuko_tf.predict import predict
+from leuko_tf.predictions import PROBABILITIES, read_predictions
+from leuko_tf.resnext import from_config
 from tfds_aml.folds import SPLIT_NAMES
 from tfds_aml.pbc_barcelona.download import CODE_BY_TYPE
 
@@ -269,3 +278,39 @@ def test_a_bad_download_by_its_name_ends_in_one_message(download, tmp_path):
     assert outcome.returncode == 1
     assert outcome.stderr.count(f"error: {download} cannot be built: 1 problem.\n") == 1
     assert "Traceback" not in outcome.stderr
+
+
+class TestReading:
+    """Images of several sizes, brought to one as `leuko_tf.predict` does."""
+
+    def test_batches_are_the_centred_images(
+        self, built: tfds.core.DatasetBuilder, whole: Path
+    ) -> None:
+        read = {}
+        for batch in data.read(built, range(1, 6)):
+            read |= dict(zip(batch["id"], batch["image"], strict=True))
+        assert len(read) == len(NAMES)
+        for image_id, image in read.items():
+            with Image.open(whole / image_id.decode()) as file:
+                np.testing.assert_array_equal(image, centred(np.asarray(file)))
+
+    def test_a_model_is_asked_about_them(
+        self, built: tfds.core.DatasetBuilder, whole: Path, tmp_path: Path
+    ) -> None:
+        config = ModelConfig(input_size=32, blocks=[1], stem_width=8, width=8, cardinality=2)
+        from_config(config, "float32").save(tmp_path / "m.keras")
+        data_dir = str(built.data_path.parent.parent)
+        predicted = predict_folds(
+            tmp_path / "m.keras", "pbc_barcelona", data_dir, [1, 2, 3, 4, 5], tmp_path
+        )
+        table = read_predictions(predicted)[0].set_index("id")
+        images = find_images([whole])
+        wanted = {i: file for i, file in images.items() if i in table.index}
+        same, _ = predict(load_model(tmp_path / "m.keras"), wanted)
+        np.testing.assert_allclose(
+            same.set_index("id")[PROBABILITIES], table.loc[same["id"], PROBABILITIES], atol=1e-5
+        )
+
+    def test_what_is_not_built_is_told_by_a_command_that_works(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="--imports tfds_aml --manual_dir <download>"):
+            data.open_dataset("pbc_barcelona", str(tmp_path))

@@ -610,6 +610,12 @@ def test_an_export_without_remarks_will_do(stand_in, image_files):
     assert (result.returncode, result.stderr.strip()) == (0, RESEARCH_NOTE)
 
 
+def test_a_wrong_label_is_not_blamed_on_the_images(address, image_files):
+    result = _run(image_files["a.png"], "--label", "nope", address=address)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"serving.client: Model 'leuko' at {address} has no such label")
+
+
 def test_address_option_goes_before_the_environment(address, image_files, free_address):
     result = _run(image_files["a.png"], "--address", address, address=free_address)
     assert result.returncode == 0, result.stderr
