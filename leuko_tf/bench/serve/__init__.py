@@ -21,7 +21,7 @@ CONCURRENCY = 32
 TURN_S = 5.0
 # What serving/config/batching.config could say instead.
 OTHER_BATCHING: tuple[dict[str, Any], ...] = (
-    {"num_batch_threads": 1},
+    {"num_batch_threads": 2},
     {"batch_timeout_micros": 0},
     {"batch_timeout_micros": 100_000},
     {"allowed_batch_sizes": (1, 2, 4, 8, 16)},
