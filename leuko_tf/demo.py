@@ -62,7 +62,8 @@ def demo(data: Path | None, workdir: Path) -> None:
     _module("leuko_tf.evaluate", "--model", model, "--out", evaluation)
     images = _held_out_images(evaluation / "predictions.parquet", folder)
     _module("leuko_tf.saliency", "--model", model, "--out", workdir / "saliency", *images)
-    _module("leuko_tf.export", "--model", model, "--out", exports)
+    card = evaluation / "model_card.md"
+    _module("leuko_tf.export", "--model", model, "--out", exports, "--card", card)
     with _local_server(exports, workdir / "server.log") as address:
         _module("serving.client", "--address", address, *images)
 

@@ -6,6 +6,7 @@ runs a signature once for all of them and hands each request its rows back.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,10 @@ class Entrance:
 
     def __init__(self, running: int, limit: int):
         self.limit = limit
-        self._turns = threading.Semaphore(running)
+        self._free_turns = running
+        # Who came first goes first, which no semaphore promises.
+        self._waiting: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
         self._places = threading.Semaphore(limit)
 
     @contextmanager
@@ -68,15 +72,33 @@ class Entrance:
     @contextmanager
     def turn(self, deadline: float) -> Iterator[None]:
         """Waits for a turn, until the deadline (seconds since the epoch); raises RequestError."""
-        wait = min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX)
-        if not self._turns.acquire(timeout=wait):
-            raise late()
+        self._take_turn(min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX))
         try:
             if time.time() >= deadline:
                 raise late()
             yield
         finally:
-            self._turns.release()
+            with self._lock:
+                self._free_turns += 1
+                self._call_next()
+
+    def _take_turn(self, wait_s: float) -> None:
+        called = threading.Event()
+        with self._lock:
+            self._waiting.append(called)
+            self._call_next()
+        if called.wait(wait_s):
+            return
+        with self._lock:
+            if not called.is_set():  # nor meanwhile
+                self._waiting.remove(called)
+                raise late()
+
+    def _call_next(self) -> None:
+        """Gives the turns that are free to those who wait longest; with the lock held."""
+        while self._free_turns and self._waiting:
+            self._free_turns -= 1
+            self._waiting.popleft().set()
 
 
 def can_batch(definition: Any) -> bool:

@@ -12,6 +12,8 @@ from tensorflow.core.example import example_pb2
 
 from serving.servable import invalid, type_name
 
+# More than any signature's, and fewer than numpy's limit or Python's of nested calls.
+MAX_DIMENSIONS = 16
 _KINDS = {bool: "Bool", dict: "Object", list: "Array", str: "String", type(None): "Null"}
 
 
@@ -98,6 +100,8 @@ def _shape(value: Any, name: str) -> list[int]:
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
+        if len(shape) > MAX_DIMENSIONS:
+            raise invalid(f"Input {name} has more than {MAX_DIMENSIONS} dimensions.")
         value = value[0] if value else None
     return shape
 

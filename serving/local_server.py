@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ MAX_THREADS = 1024
 MAX_MESSAGE_BYTES = 64 * 2**20
 # Time that running requests get to finish when the server is asked to stop.
 GRACE_S = 10.0
+# Time after that for the clients of those that did not finish to be told.
+TELL_S = 1.0
 # How often a model that is still being copied is looked at, before the start.
 RECHECK_S = 0.2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -103,10 +106,20 @@ def _serve(args: argparse.Namespace) -> None:
         flush=True,
     )
     signal.sigwait(STOP_SIGNALS)
+    _let_signals_end_it()
+    end = time.monotonic() + GRACE_S + TELL_S
     health.enter_graceful_shutdown()
     stopped = server.stop(GRACE_S)
     rest.stop(GRACE_S)
-    stopped.wait()
+    # Not for ever: TensorFlow may be stuck in a request.
+    stopped.wait(max(0.0, end - time.monotonic()))
+
+
+def _let_signals_end_it() -> None:
+    """From now on a signal ends the program at once: for those who do not want to wait."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _models(args: argparse.Namespace) -> list[ModelConfig]:
@@ -316,4 +329,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by sys.exit: it would wait for requests that never end, and abort if a thread is still in
+    # TensorFlow, such as one that loads a version.
+    os._exit(status)

@@ -43,6 +43,9 @@ from serving.services import METADATA_FIELD, Requests, as_request_errors
 
 # TensorFlow Serving's --rest_api_timeout_in_ms.
 TIMEOUT_S = 30.0
+# Python refuses to convert thousands of digits.
+MAX_VERSION_DIGITS = 19
+MAX_LENGTH_DIGITS = 15
 _MODEL = r"(?i:/v1/models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?"
 _WORK = re.compile(_MODEL + r":(predict|classify|regress)")
 _LOOK = re.compile(_MODEL + r"(?:/(metadata))?")
@@ -167,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers or not length.isdecimal():
             self.close_connection = True
             raise invalid("The request's Content-Length is needed, in bytes.")
-        if int(length) > self.server.max_body_bytes:
+        if len(length) > MAX_LENGTH_DIGITS or int(length) > self.server.max_body_bytes:
             self.close_connection = True  # with the body unread
             raise RequestError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -190,7 +193,7 @@ def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
     name, version, label, action = match.groups()
     spec = model_pb2.ModelSpec(name=unquote(name))
     if version is not None:
-        if int(version) >= 2**63:
+        if len(version) > MAX_VERSION_DIGITS or int(version) >= 2**63:
             raise invalid(f"Failed to convert version: {version} to numeric.")
         spec.version.value = int(version)
     if label is not None:

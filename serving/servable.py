@@ -6,6 +6,7 @@ Status codes and texts follow the real server, so that a client cannot tell the 
 import gc
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 # TensorFlow Serving refuses a file with more.
 MAX_WARM_UP_RECORDS = 1000
-# A TensorProto can stand for more than it holds: one value, to be repeated.
-MAX_TENSOR_BYTES = 2**28
+# A TensorProto can stand for more than it holds: one value, to be repeated. No more than a message
+# of the largest size can hold.
+MAX_TENSOR_BYTES = 2**26
+# Rows of a request: an image file of few bytes becomes an array of 2 MB at 400 pixels.
+MAX_ROWS = 128
 NEVER = math.inf
 
 
@@ -69,7 +73,9 @@ class Servable:
     ):
         self.name = name
         self.version = int(folder.name)
-        self._entrance = entrance
+        # Until it is warm it passes by the entrance, where requests for other versions wait.
+        self._entrance = Entrance(running=1, limit=1)
+        self._batch_rows = min(MAX_ROWS, batching.max_batch_size) if batching else MAX_ROWS
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
         try:
@@ -91,6 +97,7 @@ class Servable:
             graph.finalize()
             self._replaced = OpenVINOSignatures(folder) if runtime == OPENVINO else None
             self._warm_up(folder / WARM_UP_FILE)
+            self._entrance = entrance
         except BaseException:
             self.close()
             raise
@@ -104,7 +111,10 @@ class Servable:
         gc.collect()  # graphs are full of cycles
 
     def _warm_up(self, file: Path) -> None:
-        """Answers the requests that were exported with the model, so that the first is not slow."""
+        """Answers the requests that were exported with the model, so that the first is not slow.
+
+        Those with more rows than this server takes are left out.
+        """
         if not file.is_file():
             return
         records = tf.data.TFRecordDataset(str(file)).take(MAX_WARM_UP_RECORDS + 1)
@@ -114,11 +124,16 @@ class Servable:
             log = prediction_log_pb2.PredictionLog.FromString(record)
             kind = log.WhichOneof("log_type")
             if kind == "predict_log":
-                self.predict(log.predict_log.request)
+                request, answer = log.predict_log.request, self.predict
+                rows = max(map(_rows, request.inputs.values()), default=0)
             elif kind == "classify_log":
-                self.classify(log.classify_log.request)
+                request, answer = log.classify_log.request, self.classify
+                rows = len(_examples(request.input)[1])
             else:
                 raise ValueError(f"{file}: only predict and classify are warmed. Received: {kind}")
+            key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            if rows <= (self._batch_rows if key in self._batched else MAX_ROWS):
+                answer(request)
 
     def predict(self, request: Any, deadline: float = NEVER) -> Any:
         """Runs a signature.
@@ -159,10 +174,10 @@ class Servable:
                 f"Expected classification signature method_name to be {CLASSIFY_METHOD}."
                 f" Was: {definition.method_name}"
             )
-        examples = np.array(_examples(request.input), dtype=object)
-        if not len(examples):
+        rows = _serialized_examples(request.input)
+        if not rows:
             raise invalid("Input is empty.")
-        outputs = self.run(key, {"inputs": examples}, deadline)
+        outputs = self.run(key, {"inputs": np.array(rows, dtype=object)}, deadline)
         response = classification_pb2.ClassificationResponse(
             model_spec=self._spec(signature_name=key)
         )
@@ -207,6 +222,7 @@ class Servable:
         # The real server leaves a wrong shape to the graph, which fails in whichever operation
         # meets it first; here it is refused before, with the same code and a text that says why.
         for name, info in inputs:
+            _check_rows(name, arrays[name].shape)
             shape = tf.TensorShape(info.tensor_shape)
             if not shape.is_compatible_with(arrays[name].shape):
                 raise invalid(
@@ -273,13 +289,36 @@ def _array(name: str, position: int, info: Any, proto: Any) -> np.ndarray:
     sizes = [dim.size for dim in shape.dim]
     if shape.unknown_rank or any(size < 0 for size in sizes):
         raise invalid(f"tensor parsing error: {name}")
-    dtype = tf.as_dtype(info.dtype)
-    if math.prod(sizes) * dtype.size > MAX_TENSOR_BYTES:
-        raise invalid(f"tensor of more than {MAX_TENSOR_BYTES} bytes: {name}")
+    _check_rows(name, sizes)
+    _check_bytes(name, _size(proto, math.prod(sizes)))
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, OverflowError):
         raise invalid(f"tensor parsing error: {name}") from None
+
+
+def _rows(proto: Any) -> int:
+    """The size of a TensorProto's first dimension."""
+    return proto.tensor_shape.dim[0].size if proto.tensor_shape.dim else 0
+
+
+def _check_rows(name: str, sizes: Sequence[int]) -> None:
+    if sizes and sizes[0] > MAX_ROWS:
+        raise invalid(f"{sizes[0]} rows in {name}: at most {MAX_ROWS} in a request")
+
+
+def _check_bytes(name: str, size: int) -> None:
+    if size > MAX_TENSOR_BYTES:
+        raise invalid(f"tensor of more than {MAX_TENSOR_BYTES} bytes: {name}")
+
+
+def _size(proto: Any, count: int) -> int:
+    """The bytes of a TensorProto's `count` values, once the last of them is repeated."""
+    size = count * tf.as_dtype(proto.dtype).size  # of strings, their places
+    lengths = [len(value) for value in proto.string_val]
+    if lengths:
+        size += sum(lengths) + lengths[-1] * (count - len(lengths))
+    return size
 
 
 def type_name(dtype: int) -> str:
@@ -305,14 +344,21 @@ def _wanted_outputs(definition: Any, output_filter: Any) -> list[str]:
     return names or sorted(definition.outputs)
 
 
-def _examples(given: Any) -> list[bytes]:
-    """The serialized tf.Examples of an Input message, a shared context merged into each."""
+def _examples(given: Any) -> tuple[bytes, Any]:
+    """What the tf.Examples of an Input message share, serialized; and the tf.Examples."""
     if given.WhichOneof("kind") == "example_list_with_context":
-        context = given.example_list_with_context.context.SerializeToString()
-        examples = given.example_list_with_context.examples
-        # Messages merge where their bytes are joined.
-        return [context + example.SerializeToString() for example in examples]
-    return [example.SerializeToString() for example in given.example_list.examples]
+        listed = given.example_list_with_context
+        return listed.context.SerializeToString(), listed.examples
+    return b"", given.example_list.examples
+
+
+def _serialized_examples(given: Any) -> list[bytes]:
+    """The serialized tf.Examples of an Input message, a shared context merged into each."""
+    context, examples = _examples(given)
+    _check_rows("inputs", [len(examples)])
+    _check_bytes("inputs", len(context) * len(examples))
+    # Messages merge where their bytes are joined.
+    return [context + example.SerializeToString() for example in examples]
 
 
 def _tensor_proto(array: np.ndarray) -> Any:

@@ -5,6 +5,7 @@ one is loaded and warm before the old one stops taking requests; the old one the
 that it has, and is unloaded. So for a while both are in memory.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,11 @@ from tensorflow_serving.apis import get_model_status_pb2
 from serving.batching import RequestError
 from serving.configs import ConfigError, ModelConfig
 from serving.folders import Checksums, Fingerprint, fingerprint, is_growing, version_folders
-from serving.servable import Servable, invalid
+from serving.servable import Servable, invalid, operation_text
 
 State = get_model_status_pb2.ModelVersionStatus
 _RECHECK_S = 0.1
+_LOG = logging.getLogger(__name__)
 _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
 
 
@@ -267,11 +269,17 @@ class Models:
             with self._change:
                 version.state = State.END
                 version.error_code = getattr(error, "error_code", _UNKNOWN)
-                version.error = str(error) or type(error).__name__
+                text = operation_text(error) if isinstance(error, tf.errors.OpError) else str(error)
+                version.error = text or type(error).__name__
+            if self._configs:  # at the start whoever started it is told
+                _LOG.error(
+                    "Model %s: version %d does not load: %s", name, version.number, version.error
+                )
             return
         with self._change:
             version.servable = servable
             version.state = State.AVAILABLE
+        _LOG.info("Model %s: version %d is available.", name, version.number)
 
     def _unload_unwanted(self) -> None:
         """Unloads what is not wanted, but of a model that stays never the last version."""
@@ -288,6 +296,7 @@ class Models:
                     version.state = State.UNLOADING
             for version in leaving:
                 self._unload(version)
+                _LOG.info("Model %s: version %d is unloaded.", name, version.number)
             with self._change:
                 # Of what is gone, folder and all, nothing needs telling any more.
                 self._versions[name] = [

@@ -9,12 +9,18 @@ import grpc
 import pytest
 import tensorflow as tf
 from conftest import TELLING_VERSION
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from contract_export import NEWEST, write_checksums, write_telling_export
+from tensorflow_serving.apis import (
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+)
 from test_black_box import ask
 
 from serving.batching import Entrance, RequestError
-from serving.local_server import RUNNING, WAITING
-from serving.servable import NEVER
+from serving.configs import BatchingParameters
+from serving.local_server import GRACE_S, RUNNING, WAITING
+from serving.servable import NEVER, WARM_UP_FILE, Servable
 
 TIMEOUT_S = 60
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -132,6 +138,21 @@ def test_an_entrance_has_so_many_places_and_turns():
         assert caught.value.code == LATE
     with entrance.place():
         pass
+
+
+def test_turns_go_by_arrival():
+    entrance = Entrance(running=1, limit=1)
+    came = []
+
+    def take(number):
+        with entrance.turn(NEVER):
+            came.append(number)
+
+    with futures.ThreadPoolExecutor(4) as pool, entrance.turn(NEVER):
+        for number in range(4):
+            pool.submit(take, number)
+            _wait(lambda count=number + 1: len(entrance._waiting) == count)
+    assert came == [0, 1, 2, 3]
 
 
 def test_requests_that_come_together_are_joined(full_batches):
@@ -263,3 +284,61 @@ def test_a_running_request_finishes_when_the_server_stops(start_server, telling_
         else:
             status, document = answer.result()
             assert (status, document["predictions"][0]["version"]) == (200, TELLING_VERSION)
+        # A second signal, as the fixture sends, would end it at once.
+        assert server.process.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize("door", ["grpc", "rest"])
+def test_a_request_that_hangs_does_not_keep_the_server(
+    start_server, telling_base, tmp_path, gate, door
+):
+    socket = tmp_path / "grpc.sock"
+    with (
+        start_server(
+            *("--model-name", "telling", "--model-base-path", telling_base),
+            *("--grpc-socket-path", socket),
+        ) as server,
+        grpc.insecure_channel(server.address) as channel,
+        futures.ThreadPoolExecutor(1) as pool,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        if door == "grpc":
+            asked = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+        else:
+            document = {"signature_name": "hold", "instances": [str(gate.path)]}
+            asked = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
+        gate.wait_for_a_request()
+        server.process.terminate()
+        assert server.process.wait(GRACE_S + 5) == 0
+        assert not socket.exists()
+        assert asked.exception()
+
+
+def test_a_version_that_loads_does_not_keep_the_server(start_server, tmp_path, gate):
+    base = tmp_path / "telling"
+    base.mkdir()
+    write_telling_export(base / "1")
+    options = ("--model-name", "telling", "--model-base-path", base)
+    with start_server(*options, "--file-system-poll-wait-seconds", 0.1) as server:
+        write_telling_export(tmp_path / "2")
+        log = prediction_log_pb2.PredictionLog()
+        log.predict_log.request.CopyFrom(_hold(gate.path))
+        with tf.io.TFRecordWriter(str(tmp_path / "2" / WARM_UP_FILE)) as file:
+            file.write(log.SerializeToString())
+        (tmp_path / "2" / "assets.extra" / "SHA256SUMS").unlink()
+        write_checksums(tmp_path / "2")
+        (tmp_path / "2").rename(base / "2")
+        gate.wait_for_a_request()
+        server.process.terminate()
+        assert server.process.wait(GRACE_S) == 0
+
+
+def test_warming_up_waits_for_no_request(export_base):
+    full = Entrance(running=0, limit=0)
+    assert Servable("leuko", export_base / str(NEWEST), full).version == NEWEST
+
+
+def test_warm_up_requests_above_the_largest_batch_are_left_out(export_base):
+    batching = BatchingParameters(max_batch_size=1)
+    servable = Servable("leuko", export_base / str(NEWEST), Entrance(1, 1), batching)
+    assert servable.version == NEWEST

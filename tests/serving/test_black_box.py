@@ -192,6 +192,7 @@ def test_classify_with_a_context(model, png):
         ("leuko/nope", 400, "Malformed request: GET /v1/models/leuko/nope"),
         ("leuko:predict", 400, "Malformed request: GET /v1/models/leuko:predict"),
         ("leuko/versions/99999999999999999999", 400, "Failed to convert version"),
+        ("leuko/versions/" + "9" * 5000, 400, "Failed to convert version"),
         ("nope/metadata", 404, "Servable not found for request: Latest(nope)"),
     ],
 )
@@ -236,6 +237,12 @@ INSTANCES = {"signature_name": "encoded", "instances": ["x"]}
         ("leuko:predict", {"instances": [[[[1]]], [[[1], [2]]]]}, 400, ""),
         ("leuko:predict", {"instances": [[[1, [2]]]]}, 400, ""),
         ("leuko:predict", {"instances": [1]}, 400, ""),
+        (
+            "leuko:predict",
+            b'{"inputs": ' + b"[" * 300 + b"1" + b"]" * 300 + b"}",
+            400,
+            "more than 16 dimensions",
+        ),
         ("leuko:predict", {**INSTANCES, "instances": [1]}, 400, "Type: Number is not of expected"),
         (
             "leuko:predict",
@@ -259,10 +266,11 @@ def test_regress_is_left_out(contract, model):
     assert ask(f"{model}:regress", {"examples": [{}]})[0] == 501
 
 
-def test_a_body_above_the_limit_is_not_read(contract, server):
+@pytest.mark.parametrize("length", [str(2**30), "9" * 5000])
+def test_a_body_above_the_limit_is_not_read(contract, server, length):
     connection = http.client.HTTPConnection(server.rest.removeprefix("http://"))
     connection.putrequest("POST", "/v1/models/leuko:predict")
-    connection.putheader("Content-Length", str(2**30))
+    connection.putheader("Content-Length", length)
     connection.endheaders()
     response = connection.getresponse()
     assert response.status == 429

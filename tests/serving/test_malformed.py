@@ -12,6 +12,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 from tensorflow_serving.apis import classification_pb2, predict_pb2
+from test_black_box import ask as rest_ask
+
+from serving.servable import MAX_ROWS
 
 TIMEOUT_S = 60
 COUNT = 1000
@@ -141,6 +144,47 @@ def test_nonsense_by_grpc(contract_address, channel, server, images):
     assert codes.total() >= WARM_UP + COUNT
     assert len(codes) > 3  # not all of them fail in one way
     print(codes, before, _resident_kb(server))
+
+
+def _refusal(channel, method, request):
+    stub = channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
+    error = stub.future(request, TIMEOUT_S).exception()
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    return error.details()
+
+
+@pytest.mark.parametrize("values", [1, MAX_ROWS + 1])
+def test_too_many_rows_are_refused(contract_address, channel, values):
+    tensor = tf.make_tensor_proto([b""] * values)
+    tensor.tensor_shape.dim[0].size = MAX_ROWS + 1
+    text = f"{MAX_ROWS + 1} rows in images: at most {MAX_ROWS} in a request"
+    assert _refusal(channel, "Predict", _predict("encoded", tensor)) == text
+
+
+def test_too_many_rows_by_rest_are_refused(contract_address, server):
+    document = {"signature_name": "encoded", "instances": [""] * (MAX_ROWS + 1)}
+    status, answer = rest_ask(f"{server.rest}/v1/models/leuko:predict", document)
+    assert (status, answer["error"][:18]) == (400, f"{MAX_ROWS + 1} rows in images")
+    document = {"signature_name": "classify", "examples": [{}] * (MAX_ROWS + 1)}
+    status, answer = rest_ask(f"{server.rest}/v1/models/leuko:classify", document)
+    assert (status, answer["error"][:18]) == (400, f"{MAX_ROWS + 1} rows in inputs")
+
+
+def test_few_bytes_that_stand_for_many_are_refused(contract_address, channel):
+    tensor = tf.make_tensor_proto([bytes(2**20)])
+    tensor.tensor_shape.dim[0].size = MAX_ROWS
+    text = f"tensor of more than {2**26} bytes: images"
+    assert _refusal(channel, "Predict", _predict("encoded", tensor)) == text
+
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = "leuko"
+    request.model_spec.signature_name = "classify"
+    examples = request.input.example_list_with_context
+    examples.context.features.feature["x"].bytes_list.value.append(bytes(2**20))
+    for _ in range(MAX_ROWS):
+        examples.examples.add()
+    text = f"tensor of more than {2**26} bytes: inputs"
+    assert _refusal(channel, "Classify", request.SerializeToString()) == text
 
 
 def test_nonsense_by_rest(contract_address, server, images):

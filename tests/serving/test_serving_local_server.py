@@ -1,5 +1,6 @@
 """The local server as a process: how it starts, what it refuses to start on, how it stops."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -7,9 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import pytest
+import tensorflow as tf
 from conftest import TELLING_VERSION
 from contract_export import NEWEST, OLDER
+from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from serving.client import Client
 from serving.configs import ConfigError, ModelConfig
@@ -66,6 +71,32 @@ def test_ctrl_c_ends_it_with_exit_code_zero(start_server, export_base):
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=60) == 0
         assert server.process.stdout.read() == ""
+
+
+def test_a_second_ctrl_c_ends_it_at_once(telling_base, tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    options = ("--model-name", "telling", "--model-base-path", telling_base, "--port", "0")
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "serving.local_server", *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        grpc.insecure_channel(process.stdout.readline().split()[-1]) as channel,
+    ):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "telling", "hold"
+        request.inputs["paths"].CopyFrom(tf.make_tensor_proto([str(tmp_path / "gate").encode()]))
+        asked = PredictionServiceStub(channel).Predict.future(request)
+        while not (tmp_path / "gate.reached").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        while _blocks_signals(process.pid):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == -signal.SIGINT
+        assert asked.exception()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
 from serving import folders
 from serving.configs import ModelConfig
 from serving.folders import Checksums
+from serving.versions import Models
 
 State = get_model_status_pb2.ModelVersionStatus
 TIMEOUT_S = 60
@@ -238,6 +239,24 @@ def test_the_last_version_stays_when_its_folder_goes(base, prediction, models):
         assert _told(prediction.Predict(_request(), TIMEOUT_S)) == before
     finally:
         gone.rename(base)
+
+
+def test_a_version_that_does_not_load_is_logged_once(tmp_path, caplog):
+    def load(name, folder):
+        if folder.name == "2":
+            raise tf.errors.NotFoundError(None, None, "no such operation\n\t [[{{node x}}]]")
+
+    for number in (1, 2):
+        folder = _export(tmp_path / str(number))
+        write_checksums(folder)
+    (tmp_path / "2").rename(tmp_path / ".2")
+    models = Models(load)
+    assert models.start([ModelConfig("telling", tmp_path)])
+    (tmp_path / ".2").rename(tmp_path / "2")
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            models.poll()
+    assert caplog.messages == ["Model telling: version 2 does not load: no such operation"]
 
 
 # Reloading the configuration.
