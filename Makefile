@@ -1,7 +1,7 @@
 # make demo    the whole way, from a folder of TIFFs to a served answer (DATA=<TCIA download>)
 # make test    every test
 # make lint    ruff and mypy
-# make bench   how fast it all is, in short; with peers where `pip install .[bench]` was done
+# make bench   how fast it all is but serving, in short; with peers where `pip install .[bench]` was done
 # make setup   the environment, in .venv; the others call it
 # make lock    renews requirements.lock from pyproject.toml
 

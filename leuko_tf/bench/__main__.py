@@ -193,7 +193,7 @@ def main() -> None:
         help=f"{', '.join(STAGES)} (default: all but gpu)",
     )
     parser.add_argument("--peers", action="store_true", help="also PyTorch, ONNX Runtime, ...")
-    parser.add_argument("--short", action="store_true", help="fewer cases, within 10 minutes")
+    parser.add_argument("--short", action="store_true", help="fewer cases, shorter turns")
     parser.add_argument(
         "--rounds", type=int, help=f"turns of each (default {ROUNDS}, {SHORT_ROUNDS} if short)"
     )
