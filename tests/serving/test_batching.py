@@ -261,6 +261,18 @@ def _wait_until_it_listens_no_more(server):
             time.sleep(0.05)
 
 
+def _ask_to_hold(door, server, channel, pool, gate):
+    """The future of a request that runs until the gate opens."""
+    if door == "grpc":
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        asked = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+    else:
+        document = {"signature_name": "hold", "instances": [str(gate.path)]}
+        asked = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
+    gate.wait_for_a_request()
+    return asked
+
+
 @pytest.mark.parametrize("door", ["grpc", "rest"])
 def test_a_running_request_finishes_when_the_server_stops(start_server, telling_base, gate, door):
     options = ("--model-name", "telling", "--model-base-path", telling_base)
@@ -269,13 +281,7 @@ def test_a_running_request_finishes_when_the_server_stops(start_server, telling_
         grpc.insecure_channel(server.address) as channel,
         futures.ThreadPoolExecutor(1) as pool,
     ):
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        if door == "grpc":
-            answer = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
-        else:
-            document = {"signature_name": "hold", "instances": [str(gate.path)]}
-            answer = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
-        gate.wait_for_a_request()
+        answer = _ask_to_hold(door, server, channel, pool, gate)
         server.process.terminate()
         _wait_until_it_listens_no_more(server)
         gate.open()
@@ -301,13 +307,7 @@ def test_a_request_that_hangs_does_not_keep_the_server(
         grpc.insecure_channel(server.address) as channel,
         futures.ThreadPoolExecutor(1) as pool,
     ):
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        if door == "grpc":
-            asked = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
-        else:
-            document = {"signature_name": "hold", "instances": [str(gate.path)]}
-            asked = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
-        gate.wait_for_a_request()
+        asked = _ask_to_hold(door, server, channel, pool, gate)
         server.process.terminate()
         assert server.process.wait(GRACE_S + 5) == 0
         assert not socket.exists()
