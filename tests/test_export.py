@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -6,20 +7,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from tensorflow.compat.v1.saved_model import is_valid_signature
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.decoding import MAX_PIXELS
 from leuko_tf.export import SYNTHETIC_REMARK, WARM_BATCH_SIZES, export, prune, versions
 from leuko_tf.metrics.calibration import tempered
-from leuko_tf.models import load_model
+from leuko_tf.models import embedding_model, load_model
 from serving.client import Client, read_image
 
 # What the export promises: `.keras`, SavedModel and served answers agree to this.
@@ -119,9 +123,10 @@ def test_graph_runs_without_onednn(
         np.testing.assert_allclose(answer, expected, atol=AGREEMENT)
 
 
-@pytest.fixture(scope="module")
-def address(exports: Path) -> Iterator[str]:
+@pytest.fixture(scope="module", params=[(), ("--enable-batching",)], ids=["plain", "batching"])
+def address(exports: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     words = ["-m", "serving.local_server", "--model-base-path", str(exports), "--port", "0"]
+    words += request.param
     with subprocess.Popen(
         [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -140,6 +145,35 @@ def test_served_answers_are_the_keras_models(
         np.testing.assert_allclose([by_code[c] for c in CODES], probabilities, atol=AGREEMENT)
         assert answer.model_version == 1
         assert answer.remark == SYNTHETIC_REMARK  # the fixture learned from drawn cells
+
+
+def test_every_served_signature_is_the_keras_model(
+    address: str, images: np.ndarray, expected: np.ndarray, workdir: Path
+) -> None:
+    pngs = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        pngs.append(file.getvalue())
+    with Client(address) as client:
+        sent = {"serving_default": images, "encoded": pngs, "explain": pngs}
+        for signature, inputs in sent.items():
+            found = client.send(signature, inputs).outputs["probabilities"]
+            np.testing.assert_allclose(tf.make_ndarray(found), expected, atol=AGREEMENT)
+        found = client.send("embed", pngs).outputs["embedding"]
+    features = embedding_model(load_model(workdir / "best.keras")).predict(images, verbose=0)
+    np.testing.assert_allclose(tf.make_ndarray(found), features, atol=AGREEMENT)
+
+    asked = ClassificationRequest()
+    asked.model_spec.name, asked.model_spec.signature_name = "leuko", "classify"
+    for png in pngs:
+        example = asked.input.example_list.examples.add()
+        example.features.feature["image/encoded"].bytes_list.value.append(png)
+    with grpc.insecure_channel(address) as channel:
+        answer = PredictionServiceStub(channel).Classify(asked, 60)
+    for told, probabilities in zip(answer.result.classifications, expected, strict=True):
+        by_code = {c.label: c.score for c in told.classes}
+        np.testing.assert_allclose([by_code[c] for c in CODES], probabilities, atol=AGREEMENT)
 
 
 def test_labels_and_origin_travel_with_the_model(exports: Path) -> None:
