@@ -1,7 +1,8 @@
 """The configuration of a training: typed, documented, read from YAML and the command line."""
 
+import dataclasses
 import math
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ class DataConfig:
     Attributes:
       dataset: str. TFDS name with configuration.
       data_dir: str or null. Where `tfds build` wrote it; null is TFDS' own default.
+      pixel_size_um: float or null. Side of the images' pixels, in micrometres; null is what the
+        data set says.
+      resample_to_um: float or null. Images are brought to pixels of this side first, by
+        `leuko_tf.images.resampled`; null leaves them.
       held_out_fold: int. 1 to 5; training never sees it, evaluation uses it.
       validation_share: float. Share of the other four folds, by class, that chooses the best
         epoch and trains nothing; 0 to 0.5. With 0 the lowest training loss chooses.
@@ -36,6 +41,8 @@ class DataConfig:
 
     dataset: str = "aml_cytomorphology_lmu/complete"
     data_dir: str | None = None
+    pixel_size_um: float | None = None
+    resample_to_um: float | None = None
     held_out_fold: int = 1
     validation_share: float = 0.1
     samples_per_class: int | None = None
@@ -45,6 +52,9 @@ class DataConfig:
     cache: str = "memory"
 
     def __post_init__(self) -> None:
+        for name in ("pixel_size_um", "resample_to_um"):
+            side = getattr(self, name)
+            _check(f"data.{name}", side, side is None or 0 < side < 10, "null or between 0 and 10")
         _check("data.held_out_fold", self.held_out_fold, 1 <= self.held_out_fold <= 5, "1 to 5")
         share = self.validation_share
         _check("data.validation_share", share, 0 <= share <= 0.5, "0 to 0.5")
@@ -60,6 +70,8 @@ class ModelConfig:
 
     Attributes:
       input_size: int. Side in pixels at which the network looks at a cell.
+      field: int. Side of the square in the middle of an image that the network looks at, in the
+        image's pixels; less than 400 comes closer to the cell. See `leuko_tf.layers.seen`.
       blocks: list of int. Bottleneck blocks of each stage.
       stem_width: int. Channels of the first convolution.
       width: int. Inner channels of the first stage.
@@ -69,7 +81,8 @@ class ModelConfig:
     """
 
     input_size: int = 400
-    blocks: list[int] = field(default_factory=lambda: [3, 4, 6, 3])
+    field: int = 400
+    blocks: list[int] = dataclasses.field(default_factory=lambda: [3, 4, 6, 3])
     stem_width: int = 64
     width: int = 128
     cardinality: int = 32
@@ -78,6 +91,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check("model.input_size", self.input_size, self.input_size >= 16, "16 or more")
+        _check("model.field", self.field, self.field >= 16, "16 or more")
         enough = bool(self.blocks) and min(self.blocks) > 0
         _check("model.blocks", self.blocks, enough, "one number above 0 for each stage")
         _check("model.stem_width", self.stem_width, self.stem_width > 0, "above 0")
@@ -171,10 +185,10 @@ class TrainConfig:
 class Config:
     """Everything that decides a training; written to the work folder as it was resolved."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         warmup, epochs = self.optimizer.warmup_epochs, self.train.epochs

@@ -75,7 +75,7 @@ def join(workdir: Path) -> Path:
     """
     import pandas as pd
 
-    from leuko_tf import mistakes
+    from leuko_tf import gallery, mistakes, pictures
     from leuko_tf.predictions import write_predictions
 
     missing = [k for k in FOLDS if not is_done(workdir, k)]
@@ -101,12 +101,12 @@ def join(workdir: Path) -> Path:
         "asked about the fold that it did not see",
         "held_out": False if False in held_out else None if None in held_out else True,
     }
-    pictures = workdir / mistakes.FOLDER
-    mistakes.clear(pictures)
-    for k in FOLDS:
-        folder = fold_folder(workdir, k) / mistakes.FOLDER
-        if folder.is_dir():
-            shutil.copytree(folder, pictures, dirs_exist_ok=True)
+    for name in (mistakes.FOLDER, gallery.FOLDER):
+        pictures.clear(workdir / name)
+        for k in FOLDS:
+            folder = fold_folder(workdir, k) / name
+            if folder.is_dir():
+                shutil.copytree(folder, workdir / name, dirs_exist_ok=True)
     write_predictions(pd.concat(tables, ignore_index=True), source, workdir / PREDICTIONS)
     return workdir / PREDICTIONS
 

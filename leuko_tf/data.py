@@ -7,6 +7,7 @@ same whether the training ran through or was resumed, on any machine.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ import tfds_aml  # noqa: F401  # registers the data sets
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config
-from leuko_tf.images import SIDE, centred
+from leuko_tf.images import resampled
+from leuko_tf.layers import FIELD, centred, seen
 
 READ_BATCH = 32
 
@@ -32,7 +34,8 @@ class Cells:
     """Decoded cells in the order of the data set.
 
     Attributes:
-      images: uint8 array [n, size, size, 3].
+      images: uint8 array [n, side, side, 3]; the network's input, with a `margin` where there is
+        one.
       labels: int64 array [n], indices into `leuko_tf.classes.CODES`.
     """
 
@@ -46,8 +49,8 @@ class EpochPlan:
 
     Attributes:
       indices: int64 array [n], the cell of each sample.
-      transforms: float32 array [n, 2, 3], the affine transform of each sample, from output to
-        input coordinates (x, y, 1).
+      transforms: float32 array [n, 2, 3], the affine transform of each sample, from output
+        coordinates (x, y, 1) to those of the cell, which has a `margin` around it.
     """
 
     indices: np.ndarray
@@ -77,29 +80,57 @@ def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 
 
 def read(
-    builder: tfds.core.DatasetBuilder, folds: Sequence[int], size: int | None = None
+    builder: tfds.core.DatasetBuilder,
+    folds: Sequence[int],
+    field: int = FIELD,
+    size: int | None = None,
+    factor: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Reads folds in batches, decoded in parallel, in the same order every time.
 
     Args:
       builder: a built data set.
       folds: folds to read, 1 to 5.
-      size: side in pixels to resize the images to, as the model would; None leaves them. Where
-        the data set's images differ in size, `leuko_tf.images.centred` brings them to one before.
+      field: side in pixels of the square to take from the middle of the images; see
+        `leuko_tf.layers.centred`.
+      size: side in pixels to resize that to, as the model would; None leaves it.
+      factor: of `leuko_tf.images.resampled`, which comes before the rest; see `scale_factor`.
 
     Yields:
       Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
     """
+    prepare = functools.partial(_prepared, field=field, size=size, factor=factor)
     for fold in folds:
         dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
-        if None in builder.info.features["image"].shape:
-            dataset = dataset.map(_centred, num_parallel_calls=tf.data.AUTOTUNE)
-        if size is not None:
-            shrink = functools.partial(_resized, size=size)
-            dataset = dataset.map(shrink, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         dataset = dataset.batch(READ_BATCH).prefetch(tf.data.AUTOTUNE)
         for batch in dataset.as_numpy_iterator():
             yield {**batch, "fold": np.full(len(batch["label"]), fold, np.int8)}
+
+
+def pixel_size(builder: tfds.core.DatasetBuilder, given: float | None) -> float | None:
+    """Side of the images' pixels in micrometres: as given, or the data set's; None if unknown."""
+    return builder.info.metadata.get("pixel_size_um") if given is None else given
+
+
+def scale_factor(images_um: float | None, wanted_um: float | None) -> float:
+    """By how much to enlarge images for pixels of another side.
+
+    Args:
+      images_um: side of the images' pixels in micrometres; None where that is not known.
+      wanted_um: side that they should have; None leaves them.
+
+    Raises:
+      UserError: if the images' is needed and not known.
+    """
+    if wanted_um is None:
+        return 1.0
+    if images_um is None:
+        raise UserError(
+            f"To bring images to pixels of {wanted_um} um the side of theirs must be known; the "
+            "data set does not tell. Set data.pixel_size_um, or --pixel-size-um."
+        )
+    return images_um / wanted_um
 
 
 def count(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
@@ -107,18 +138,36 @@ def count(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
     return sum(builder.info.splits[f"fold_{k}"].num_examples for k in folds)
 
 
+def margin(config: Config) -> int:
+    """Pixels that are kept around the network's input, so that a turn finds them in its corners.
+
+    As many as a turn by 45 degrees needs, as far as the images of 400 pixels have them, and such
+    that the input's own pixels are those that it has without a margin.
+    """
+    size, field = config.model.input_size, config.model.field
+    if not config.data.rotate or field >= FIELD:
+        return 0
+    step = size // math.gcd(size, field)  # for so many, the field's pixels are a whole number
+    largest = min((2**0.5 - 1) * size / 2, (FIELD - field) * size / field / 2)
+    return int(largest // step) * step
+
+
 def decode_folds(
-    builder: tfds.core.DatasetBuilder, folds: Sequence[int], size: int, file: Path | None
+    builder: tfds.core.DatasetBuilder, folds: Sequence[int], config: Config, file: Path | None
 ) -> Cells:
     """Decodes folds into one array, with a progress bar.
 
     Args:
       builder: a built data set.
       folds: folds to decode.
-      size: side in pixels of the decoded images.
+      config: what the network looks at, of how large pixels, and at what size.
       file: where the array lies on disk; None for memory.
     """
     number = count(builder, folds)
+    size = config.model.input_size + 2 * margin(config)
+    field = config.model.field * size // config.model.input_size
+    given = pixel_size(builder, config.data.pixel_size_um)
+    factor = scale_factor(given, config.data.resample_to_um)
     shape = (number, size, size, 3)
     if file is None:
         images: np.ndarray = np.empty(shape, np.uint8)
@@ -128,7 +177,7 @@ def decode_folds(
     labels = np.empty(number, np.int64)
     done = 0
     with tqdm(total=number, desc="decoding cells", unit=" images") as progress:
-        for batch in read(builder, folds, size):
+        for batch in read(builder, folds, field, size, factor):
             chunk = slice(done, done + len(batch["label"]))
             images[chunk], labels[chunk] = batch["image"], batch["label"]
             done = chunk.stop
@@ -185,7 +234,8 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
     number = len(indices)
     angles = rng.uniform(0, 2 * np.pi, number) if config.data.rotate else np.zeros(number)
     flips = rng.choice([-1.0, 1.0], (number, 2)) if config.data.flip else np.ones((number, 2))
-    return EpochPlan(indices, _transforms(angles, flips, config.model.input_size))
+    size = config.model.input_size
+    return EpochPlan(indices, _transforms(angles, flips, size, margin(config)))
 
 
 def steps_per_epoch(labels: np.ndarray, config: Config) -> int:
@@ -224,6 +274,7 @@ def training_batches(
     labels = cells.labels[members]
     used = steps_per_epoch(labels, config) * config.data.batch_size
     turns = config.data.rotate or config.data.flip
+    size = config.model.input_size
 
     def plan(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = plan_epoch(labels, config, int(epoch))
@@ -236,7 +287,7 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((indices, transforms))
 
     def load(indices: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(cells, indices, transforms if turns else None)
+        return _gather(cells, indices, size, transforms if turns else None)
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
     batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
@@ -244,53 +295,57 @@ def training_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def plain_batches(cells: Cells, members: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.data.Dataset:
     """Each member once, in order, unchanged; shapes as in `training_batches`, the last shorter."""
-    batches = tf.data.Dataset.from_tensor_slices(members).batch(batch_size)
+    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(cells, indices)
+        return _gather(cells, indices, config.model.input_size)
 
     return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _gather(
-    cells: Cells, indices: tf.Tensor, transforms: tf.Tensor | None = None
+    cells: Cells, indices: tf.Tensor, size: int, transforms: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The cells of a batch, turned if there are transforms; shapes as in `training_batches`."""
+    around = (cells.images.shape[1] - size) // 2
+    middle = slice(around, around + size)
 
     def gather(i: np.ndarray, *transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = cells.images[i]
-        return (turned(images, *transforms) if transforms else images), cells.labels[i]
+        if transforms:
+            return turned(cells.images[i], transforms[0], size), cells.labels[i]
+        return cells.images[i, middle, middle], cells.labels[i]
 
     arguments = [indices] if transforms is None else [indices, transforms]
     images, labels = tf.numpy_function(gather, arguments, [tf.uint8, tf.int64])
-    images.set_shape([indices.shape[0], *cells.images.shape[1:]])
+    images.set_shape([indices.shape[0], size, size, 3])
     labels.set_shape([indices.shape[0]])
     return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
 
 
-def _centred(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    image = tf.numpy_function(centred, [example["image"]], tf.uint8)
-    return {**example, "image": tf.ensure_shape(image, (SIDE, SIDE, 3))}
-
-
-def _resized(example: dict[str, tf.Tensor], size: int) -> dict[str, tf.Tensor]:
-    """Resizes as `leuko_tf.layers.CellScaling` does, then rounds to whole grey levels."""
+def _prepared(
+    example: dict[str, tf.Tensor], field: int, size: int | None, factor: float
+) -> dict[str, tf.Tensor]:
+    """What the network sees, as `leuko_tf.layers.seen` tells, rounded to whole grey levels."""
     image = example["image"]
-    if tuple(image.shape[:2]) != (size, size):
-        image = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
-        image = tf.saturate_cast(tf.round(image), tf.uint8)
-    return {**example, "image": image}
+    if factor != 1:
+        image = tf.numpy_function(lambda image: resampled(image, factor), [image], tf.uint8)
+        image = tf.ensure_shape(image, (None, None, 3))
+    image = tf.ensure_shape(centred(image[tf.newaxis], field), (1, field, field, 3))
+    if size is not None and size != field:
+        image = tf.saturate_cast(tf.round(seen(image, field, size)), tf.uint8)
+    return {**example, "image": image[0]}
 
 
-def _transforms(angles: np.ndarray, flips: np.ndarray, size: int) -> np.ndarray:
+def _transforms(angles: np.ndarray, flips: np.ndarray, size: int, around: int) -> np.ndarray:
     """Flips, then turns about the image's centre; one gather does both.
 
     Args:
       angles: float array [n], radians, counter-clockwise.
       flips: float array [n, 2] of 1 or -1 for (horizontal, vertical).
-      size: side of the images in pixels.
+      size: side of the output in pixels.
+      around: margin of the input, in pixels.
 
     Returns:
       float32 array [n, 2, 3].
@@ -302,31 +357,32 @@ def _transforms(angles: np.ndarray, flips: np.ndarray, size: int) -> np.ndarray:
     xx, xy = horizontal * cos, -horizontal * sin
     yx, yy = vertical * sin, vertical * cos
     rows = (
-        (xx, xy, centre * (1 - xx - xy)),
-        (yx, yy, centre * (1 - yx - yy)),
+        (xx, xy, around + centre * (1 - xx - xy)),
+        (yx, yy, around + centre * (1 - yx - yy)),
     )
     return np.stack([np.stack(row, axis=1) for row in rows], axis=1).astype(np.float32)
 
 
-def turned(images: np.ndarray, transforms: np.ndarray) -> np.ndarray:
+def turned(images: np.ndarray, transforms: np.ndarray, size: int) -> np.ndarray:
     """Applies a transform an image; corners that a turn lays bare are filled by reflection.
 
     OpenCV turns uint8 images some seven times as fast as TensorFlow's ImageProjectiveTransform
     does float32 ones, and needs no copy of them in float32.
 
     Args:
-      images: uint8 array [n, size, size, 3].
+      images: uint8 array [n, side, side, 3].
       transforms: float array [n, 2, 3], from output to input coordinates.
+      size: side of the output in pixels.
 
     Returns:
       uint8 array [n, size, size, 3], bilinearly interpolated.
     """
-    outputs = np.empty_like(images)
+    outputs = np.empty((len(images), size, size, 3), np.uint8)
     for image, transform, output in zip(images, transforms, outputs, strict=True):
         cv2.warpAffine(
             image,
             transform,
-            image.shape[1::-1],
+            (size, size),
             dst=output,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT,

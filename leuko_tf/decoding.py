@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from leuko_tf.layers import seen
+
 # Images above it are refused by their header. 26 times the area of the data set's 400 x 400 px; a
 # cell at the highest magnification does not fill a tenth of it. Its pixels take 12 MB.
 MAX_PIXELS = 2048 * 2048
@@ -22,8 +24,8 @@ JPEG_START = b"\xff\xd8\xff"
 JPEG_SCAN = b"\xff\xda"
 
 
-def decode(files: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Decodes PNG and JPEG files, and brings them to the network's size as its first layer would.
+def decode(files: tf.Tensor, field: int, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes PNG and JPEG files, to what the network sees of them (`leuko_tf.layers.seen`).
 
     The pixels are those that Pillow's `convert("RGB")` gives: alpha is dropped, not blended; grey
     and palette become RGB, as does CMYK; an orientation in the EXIF data is ignored. Samples of 16
@@ -32,6 +34,7 @@ def decode(files: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor
 
     Args:
       files: string tensor [n], each a whole file.
+      field: side in pixels of the square that the network looks at.
       size: side in pixels of the network's input.
 
     Returns:
@@ -39,7 +42,7 @@ def decode(files: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor
       and `problem`, string [n]: what is wrong in one sentence, empty where valid.
     """
     with tf.device("CPU"):
-        (images, problems), succeeded = attempt(lambda file: _decode_one(file, size), files)
+        (images, problems), succeeded = attempt(lambda file: _decode_one(file, field, size), files)
         failure = tf.where(
             _starts_with(files, PNG_SIGNATURE),
             "damaged PNG",
@@ -87,7 +90,7 @@ def _starts_with(files: tf.Tensor, start: bytes) -> tf.Tensor:
     return tf.strings.substr(files, 0, len(start)) == start
 
 
-def _decode_one(file: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode_one(file: tf.Tensor, field: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """An image float32 [size, size, 3], and a problem; fails where the file is damaged."""
     is_png = _starts_with(file, PNG_START)
     # libjpeg would print a line about each file that is none of its own.
@@ -103,11 +106,7 @@ def _decode_one(file: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
             # The exact one of libjpeg's cosine transforms, which Pillow takes, too.
             lambda: tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"),
         )
-        return tf.cond(
-            tf.reduce_all(tf.shape(image)[:2] == size),
-            lambda: tf.cast(image, tf.float32),
-            lambda: tf.image.resize(image, (size, size), method="bilinear", antialias=True),
-        )
+        return seen(image[tf.newaxis], field, size)[0]
 
     size_text = tf.strings.format("{}x{}", (width, height))
     problem = tf.where(

@@ -5,7 +5,8 @@
 
 The second form needs no model and does not import TensorFlow; it takes the three forms of
 `leuko_tf.predictions`. DIR then holds:
-  predictions.parquet   the table (first form), and `mistakes/`, pictures of the surest mistakes
+  predictions.parquet   the table (first form)
+  mistakes/, gallery/   pictures of the surest mistakes and of typical cells (first form)
   metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.agreement`
   report.html           the same for reading: one file that needs nothing else
   model_card.md         the same in short, for who publishes the model
@@ -55,7 +56,7 @@ def evaluate(
     Raises:
       UserError: if a table or the annotations cannot be used.
     """
-    from leuko_tf import agreement, mistakes
+    from leuko_tf import agreement, gallery, mistakes
     from leuko_tf.metrics import compare, compute_metrics
     from leuko_tf.predictions import read_predictions
     from leuko_tf.published import examiners_points
@@ -103,8 +104,9 @@ def evaluate(
     else:
         (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
     surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
+    typical = gallery.described(table, predictions.parent / gallery.FOLDER)
     write_model_card(metrics, out / MODEL_CARD)
-    write_report(table, other_tables, metrics, disputed, surest, out / REPORT)
+    write_report(table, other_tables, metrics, disputed, surest, typical, out / REPORT)
     return metrics
 
 
@@ -208,16 +210,27 @@ def main() -> None:
         "equal to 1e-4, takes seconds to convert; pip install leuko_tf[openvino]",
     )
     parser.add_argument(
+        "--pixel-size-um",
+        type=float,
+        metavar="UM",
+        help="side of the images' pixels in micrometres (default: what the data set says); images "
+        "are brought to the pixels that the model was trained on",
+    )
+    parser.add_argument(
         "--annotations", type=Path, help="annotations.dat, for a table without re-annotations"
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     others, replicates = checked_options(arguments)
-    of_model = (arguments.dataset, arguments.data_dir, arguments.split, arguments.runtime)
-    if arguments.predictions and any(of_model):
+    of_model = ("dataset", "data_dir", "split", "runtime", "pixel_size_um")
+    if arguments.predictions and any(getattr(arguments, name) for name in of_model):
         raise UserError(
-            "--dataset, --data-dir, --split and --runtime belong to --model, not to --predictions"
+            "--dataset, --data-dir, --split, --runtime and --pixel-size-um belong to --model, not "
+            "to --predictions"
         )
+    side = arguments.pixel_size_um
+    if side is not None and not 0 < side < 10:
+        raise UserError(f"--pixel-size-um takes micrometres, 0 to 10. Received: {side}")
     if arguments.annotations and not arguments.annotations.is_file():
         raise UserError(f"--annotations {arguments.annotations} is no file")
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
@@ -245,6 +258,7 @@ def main() -> None:
             folds,
             arguments.out,
             arguments.runtime or TENSORFLOW,
+            arguments.pixel_size_um,
         )
     metrics = evaluate(
         predictions,

@@ -7,7 +7,7 @@ Each call publishes a new version, `exports/leuko/<integer>`: a SavedModel with 
   signature        input                                   outputs
   serving_default  images: uint8 [n, height, width, 3]     answer
   encoded          images: string [n], PNG or JPEG files   answer, valid, problem
-  explain          images: string [n], PNG or JPEG files   answer, valid, problem, saliency
+  explain          images: string [n], PNG or JPEG files   answer, valid, problem, saliency, field
   embed            images: string [n], PNG or JPEG files   embedding, valid, problem
   classify         inputs: string [n], tf.Examples with    classes, scores
                    a file as feature `image/encoded`
@@ -28,6 +28,8 @@ and the others are
   saliency         uint8 [n, size, size], size being the side of the network's input: the plain
                    gradient of the first class's logit, as `leuko_tf.saliency` has it, scaled to 0
                    to 255 in each image
+  field            int32 [n], 0 where not valid: side in pixels of the square in the image's middle
+                   that network and map cover (`leuko_tf.layers.seen`)
   embedding        float32 [n, d], the input of the network's last layer
   scores           float32 [n, 15], the probabilities of `classes`, falling
 
@@ -107,6 +109,7 @@ def export(
         **description,
         "temperature": temperature,
         "input_size": served.size,
+        "field": served.field,
         "max_pixels": decoding.MAX_PIXELS,
         "signatures": sorted(served.endpoints),
     }

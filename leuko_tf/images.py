@@ -1,4 +1,4 @@
-"""Image files of single cells: found, read, and brought to the size of the data set's images."""
+"""Image files of single cells: found, read, and brought to another scale."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ from tfds_aml.images import read_rgb
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
-SIDE = 400  # of the data set's images, in pixels
 # More pixels are a slide and no cell; as the exported graph's limit.
 MAX_PIXELS = 2048 * 2048
 
@@ -94,26 +93,17 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"{path} is not an image that can be read: {error}") from error
 
 
-def centred(image: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The square in the middle of an image; what lies outside of the image mirrors its inside.
-
-    So the scale of the pixels stays what it is. Of an odd difference the larger half is cut off, or
-    added, at the bottom and on the right.
+def resampled(image: np.ndarray, factor: float) -> np.ndarray:
+    """An image with larger or smaller pixels, as if taken at another magnification.
 
     Args:
-      image: array [height, width, channels].
-      side: of the square, in pixels.
+      image: uint8 array [height, width, 3].
+      factor: old side of a pixel by the new one; above 1 gives more pixels.
 
     Returns:
-      Array [side, side, channels] of the same type.
+      uint8 array, its sides `factor` times as long, rounded, at least 1; bilinear with
+      antialiasing.
     """
-    for axis in (0, 1):
-        missing = side - image.shape[axis]
-        if missing > 0:
-            around = [(0, 0)] * image.ndim
-            around[axis] = (missing // 2, missing - missing // 2)
-            image = np.pad(image, around, mode="symmetric")
-        else:
-            first = -missing // 2
-            image = image.take(range(first, first + side), axis)
-    return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)

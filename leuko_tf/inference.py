@@ -1,6 +1,8 @@
-"""Runs a model over folds of a data set: its predictions, and pictures of its surest mistakes."""
+"""Runs a model over folds of a data set: its predictions, and pictures of some of its answers."""
 
+import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from leuko_tf import data, mistakes
+from leuko_tf import data, gallery, mistakes
 from leuko_tf.classes import CODES, REANNOTATIONS
+from leuko_tf.cli import UserError
 from leuko_tf.models import describe_model, load_model, same_images
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
+from leuko_tf.resnext import SCALING
 from leuko_tf.runtimes import TENSORFLOW, answering
+from leuko_tf.saliency import Explainer
 
 PREDICTIONS = "predictions.parquet"
 
@@ -25,11 +30,12 @@ def predict_folds(
     folds: list[int],
     out: Path,
     runtime: str = TENSORFLOW,
+    pixel_size_um: float | None = None,
 ) -> Path:
     """Runs a model over folds of a data set; writes the table of predictions.
 
-    Beside it, in the folder `leuko_tf.mistakes.FOLDER`, come pictures of the wrong answers that the
-    model was surest of, with their saliency maps.
+    Beside it come pictures with saliency maps: in the folder `leuko_tf.mistakes.FOLDER` of the
+    wrong answers that the model was surest of, in `leuko_tf.gallery.FOLDER` of typical cells.
 
     Args:
       model_file: a `.keras` file.
@@ -39,22 +45,35 @@ def predict_folds(
       out: folder to write to.
       runtime: what computes the probabilities, of `leuko_tf.runtimes.RUNTIMES`. The saliency maps
         are TensorFlow's.
+      pixel_size_um: side of the images' pixels in micrometres; None is what the data set says. If
+        it and that of the training are known, images are brought to the training's.
 
     Returns:
       Path of the table.
 
     Raises:
-      UserError: if the model cannot be loaded, the data set is not built, or the runtime cannot
-        be used.
+      UserError: if the model cannot be loaded, the data set is not built, the runtime cannot be
+        used, or a pixel size is given and that of the training is not known.
     """
     model = load_model(model_file)
     answer = answering(model, runtime)
     builder = data.open_dataset(dataset, data_dir)
+    trained = describe_model(model_file)
+    images_um, model_um = data.pixel_size(builder, pixel_size_um), trained["pixel_size_um"]
+    if pixel_size_um is not None and model_um is None:
+        raise UserError(
+            f"--pixel-size-um: what pixels {model_file} was trained on is not known: the run.json "
+            "beside it does not tell"
+        )
+    factor = data.scale_factor(images_um, model_um) if images_um else 1.0
+    if factor != 1:
+        print(f"images are brought from pixels of {images_um} um to the training's {model_um} um")
+    read = functools.partial(
+        data.read, builder, folds, field=model.get_layer(SCALING).field, factor=factor
+    )
     tables = []
-    surest = pd.DataFrame()
-    pictured: dict[str, np.ndarray] = {}
     with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
-        for batch in data.read(builder, folds):
+        for batch in read():
             scores = pd.DataFrame(answer(batch["image"]), columns=PROBABILITIES)
             scores.insert(0, "id", [i.decode() for i in batch["id"]])
             scores.insert(1, "label", np.array(CODES)[batch["label"]])
@@ -62,9 +81,6 @@ def predict_folds(
             for k, column in enumerate(EXAMINERS, 3):
                 scores.insert(k, column, np.array(REANNOTATIONS)[batch[column]])
             tables.append(scores)
-            surest = mistakes.surest(pd.concat([surest, scores]))
-            pictured |= dict(zip(scores["id"], batch["image"], strict=True))
-            pictured = {i: image for i, image in pictured.items() if i in {*surest["id"]}}
             progress.update(len(scores))
     table = pd.concat(tables).sort_values("id", ignore_index=True)
     source = {
@@ -74,12 +90,28 @@ def predict_folds(
         "split": "+".join(f"fold_{k}" for k in folds),
         "model": str(model_file),
         "runtime": runtime,
-        "held_out": _held_out(describe_model(model_file), builder, folds),
+        "pixel_size_um": images_um,
+        "resampled_to_um": model_um if factor != 1 else None,
+        "held_out": _held_out(trained, builder, folds),
         "training": _training(model_file.parent),
     }
     write_predictions(table, source, out / PREDICTIONS)
-    mistakes.draw(model, surest, pictured, out / mistakes.FOLDER)
+    shown = {*mistakes.surest(table)["id"], *gallery.typical(table)["id"]}
+    images = _images(read(), shown)
+    explain = Explainer(model)
+    mistakes.draw(explain, table, images, out / mistakes.FOLDER)
+    gallery.draw(explain, table, images, out / gallery.FOLDER)
     return out / PREDICTIONS
+
+
+def _images(batches: Iterable[dict[str, Any]], ids: set[str]) -> dict[str, np.ndarray]:
+    """Some images, read again: which ones is known only when all are classified."""
+    return {
+        image_id.decode(): image.copy()  # a view would keep its whole batch
+        for batch in batches
+        for image_id, image in zip(batch["id"], batch["image"], strict=True)
+        if image_id.decode() in ids
+    }
 
 
 def _held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool | None:

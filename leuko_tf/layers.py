@@ -8,6 +8,61 @@ from leuko_tf import convolution
 
 _PACKAGE = "leuko_tf"
 
+FIELD = 400  # side of the data set's images, in pixels: the paper's network looks at all of them
+
+
+def centred(images: Any, side: Any) -> Any:
+    """The square in the middle of images; what lies outside of an image mirrors its inside.
+
+    So the scale of the pixels stays what it is. Of an odd difference the larger half is cut off, or
+    added, at the bottom and on the right.
+
+    Args:
+      images: tensor [batch, height, width, channels].
+      side: int, or int scalar tensor. Of the square, in pixels.
+
+    Returns:
+      Tensor [batch, side, side, channels] of the same dtype.
+    """
+    for axis in (1, 2):
+        if images.shape[axis] is not None and images.shape[axis] == side:
+            continue
+        length = keras.ops.shape(images)[axis]
+        missing = side - length
+        before = missing // 2 + keras.ops.cast((missing < 0) & (missing % 2 == 1), "int32")
+        places = (keras.ops.arange(side, dtype="int32") - before) % (2 * length)
+        places = keras.ops.minimum(places, 2 * length - 1 - places)
+        images = keras.ops.take(images, places, axis=axis)
+    return images
+
+
+def seen(images: Any, field: int, size: int) -> Any:
+    """What the network sees of images: the middle, at the network's size.
+
+    The one way in which images of any size become the network's input, in training, evaluation,
+    prediction and serving. Images of exactly `size` x `size` pixels count as prepared, and stay as
+    they are. Of others it is the square of `field` pixels in their middle (`centred`), resized to
+    `size`, bilinear with antialiasing.
+
+    Args:
+      images: uint8 or float tensor [batch, height, width, 3], 0 to 255.
+      field: int. Side of the square that the network looks at, in the images' pixels.
+      size: int. Side of the network's input, in pixels.
+
+    Returns:
+      float32 tensor [batch, size, size, 3], 0 to 255.
+    """
+    height, width = keras.ops.shape(images)[1:3]
+    prepared = (height == size) & (width == size)  # a tensor where the graph takes any size
+    if isinstance(prepared, bool):
+        side = size if prepared else field
+    else:
+        side = keras.ops.where(prepared, size, field)
+    images = keras.ops.cast(centred(images, side), "float32")
+    if images.shape[1:3] == (size, size):
+        return images
+    return keras.ops.image.resize(images, (size, size), interpolation="bilinear", antialias=True)
+
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class Conv2D(keras.layers.Conv2D):
@@ -65,14 +120,15 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class CellScaling(keras.layers.Layer):
-    """Brings images of any size to the network's input: resized, and scaled from 0-255 to 0-1.
+    """Brings images of any size to the network's input: `seen`, and scaled from 0-255 to 0-1.
 
-    Scaling by 1/255 and nothing else is the paper's; at 400 px its images are not resized.
-    Resizing is bilinear with antialiasing and changes nothing at equal size. Always computes in
-    float32: bfloat16 would round the pixels.
+    Scaling by 1/255 and nothing else is the paper's; its images, of 400 px, are seen as they are.
+    Always computes in float32: bfloat16 would round the pixels.
 
     Args:
       size: int. Side of the square output, in pixels.
+      field: int. Side of the square in the middle of an image that the network looks at, in the
+        image's pixels. Defaults to 400.
 
     Call arguments:
       images: uint8 or float tensor [batch, height, width, 3], 0 to 255.
@@ -81,23 +137,19 @@ class CellScaling(keras.layers.Layer):
       float32 tensor [batch, size, size, 3], 0 to 1.
     """
 
-    def __init__(self, size: int, name: str | None = None):
+    def __init__(self, size: int, field: int = FIELD, name: str | None = None):
         super().__init__(name=name, dtype="float32", trainable=False)
         self.size = size
+        self.field = field
 
     def call(self, images):
-        images = keras.ops.cast(images, "float32")
-        if tuple(images.shape[1:3]) != (self.size, self.size):
-            images = keras.ops.image.resize(
-                images, (self.size, self.size), interpolation="bilinear", antialias=True
-            )
-        return images / 255.0
+        return seen(images, self.field, self.size) / 255.0
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.size, self.size, input_shape[-1])
 
     def get_config(self):
-        return {"name": self.name, "size": self.size}
+        return {"name": self.name, "size": self.size, "field": self.field}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

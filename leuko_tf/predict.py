@@ -11,9 +11,10 @@ The table has a row an image that could be read:
   atypical_score  sum of those of `leuko_tf.classes.ATYPICAL`
   p_NGS ... p_KSC the 15 probabilities
 
-The data set's images are 400 x 400 pixels. Of others the middle is taken, or their edges are
-mirrored outwards, at the scale of their pixels: a network has learned how large a cell is. For
-images of another magnification `--fit resize` brings the whole image to the network's size.
+The network looks at the middle of an image, or its edges are mirrored outwards, at the scale of its
+pixels (`leuko_tf.layers.seen`): it has learned how large a cell is. For images of another
+magnification `--pixel-size-um` tells how large their pixels are, or `--fit resize` takes the image
+as a whole.
 
 Research use only: a class is no diagnosis.
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import ATYPICAL, BLAST, BY_CODE, CODES
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
-from leuko_tf.images import SIDE, centred, find_images, read_image
+from leuko_tf.images import find_images, read_image, resampled
 from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
 
 if TYPE_CHECKING:
@@ -41,16 +42,21 @@ ENDINGS = (".parquet", ".csv")
 
 
 def predict(
-    model: "keras.Model", images: Mapping[str, Path], fit: str = CROP, runtime: str = TENSORFLOW
+    model: "keras.Model",
+    images: Mapping[str, Path],
+    fit: str = CROP,
+    runtime: str = TENSORFLOW,
+    factor: float = 1.0,
 ) -> tuple["pd.DataFrame", list[str]]:
     """Classifies image files, with a progress bar.
 
     Args:
       model: a model of this project, float32 (`leuko_tf.models.load_model`).
       images: id to file, as `leuko_tf.images.find_images` gives it.
-      fit: what is done to images that are not 400 x 400 pixels: `crop` takes the middle or mirrors
-        the edges outwards (`leuko_tf.images.centred`), `resize` takes the image as a whole.
+      fit: `crop` takes of an image what the network looks at (`leuko_tf.layers.seen`), `resize`
+        takes the whole image in place of that.
       runtime: of `leuko_tf.runtimes.RUNTIMES`.
+      factor: of `leuko_tf.images.resampled`, which comes before the fitting.
 
     Returns:
       The table described above, rows in the order of the images; and a sentence for each file that
@@ -63,6 +69,7 @@ def predict(
     import pandas as pd
     from tqdm import tqdm
 
+    from leuko_tf.layers import seen
     from leuko_tf.predictions import PROBABILITIES
     from leuko_tf.resnext import SCALING
     from leuko_tf.runtimes import answering
@@ -70,7 +77,7 @@ def predict(
     from tfds_aml.images import read_ahead
 
     answer = answering(model, runtime)
-    size = model.get_layer(SCALING).size
+    scaling = model.get_layer(SCALING)
     rows: list[dict[str, Any]] = []
     scores = [np.empty((0, len(CODES)), np.float32)]
     problems: list[str] = []
@@ -82,7 +89,9 @@ def predict(
         except UserError as error:
             return str(error)
         height, width = image.shape[:2]
-        return {"id": image_id, "width": width, "height": height}, _network_input(image, fit, size)
+        fitted = _fitted(image, fit, factor, scaling.size)
+        pixels = np.asarray(seen(fitted[np.newaxis], scaling.field, scaling.size))[0]
+        return {"id": image_id, "width": width, "height": height}, pixels
 
     with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
         for batch in batched(read_ahead(read, images.items()), BATCH):
@@ -101,39 +110,46 @@ def predict(
     return pd.concat([table, probabilities], axis=1), problems
 
 
-def _network_input(image: "np.ndarray", fit: str, size: int) -> "np.ndarray":
-    """float32 [size, size, 3], 0 to 255: the image fitted, and resized as the model would."""
+def _fitted(image: "np.ndarray", fit: str, factor: float, side: int) -> "np.ndarray":
+    """The image for the network to look at; the whole of it becomes `side` x `side` if resized."""
+    import numpy as np
     import tensorflow as tf
 
-    fitted = _fitted(image, fit)
-    return tf.image.resize(fitted, (size, size), method="bilinear", antialias=True).numpy()
-
-
-def _fitted(image: "np.ndarray", fit: str) -> "np.ndarray":
-    return centred(image) if fit == CROP else image
+    if fit == RESIZE:
+        return np.asarray(tf.image.resize(image, (side, side), method="bilinear", antialias=True))
+    return image if factor == 1 else resampled(image, factor)
 
 
 def draw_saliency(
-    model: "keras.Model", images: Mapping[str, Path], fit: str, folder: Path, note: str = ""
+    model: "keras.Model",
+    images: Mapping[str, Path],
+    fit: str,
+    folder: Path,
+    note: str = "",
+    factor: float = 1.0,
 ) -> None:
     """Draws where the network looks, a figure an image; with a progress bar.
 
     Args:
-      model, images, fit: as of `predict`, of images that it could read.
+      model, images, fit, factor: as of `predict`, of images that it could read.
       folder: made if it is not there. A figure is named by the image's id, `/` becoming `__`, and
         numbered where two would have one name.
       note: goes behind the id in the figures' titles.
     """
+    import numpy as np
     from tqdm import tqdm
 
+    from leuko_tf.resnext import SCALING
     from leuko_tf.saliency import GRADIENT, Explainer, draw
 
     explain = Explainer(model)
+    field = model.get_layer(SCALING).field
     taken: set[str] = set()
     for image_id, file in tqdm(images.items(), "saliency", unit=" images"):
         name = _figure_name(image_id, taken)
         taken.add(name)
-        (explanation,) = explain(_fitted(read_image(file), fit)[None], (GRADIENT,))
+        fitted = _fitted(read_image(file), fit, factor, field)
+        (explanation,) = explain(fitted.round().astype(np.uint8)[None], (GRADIENT,))
         draw(explanation, image_id + note, folder / name)
 
 
@@ -185,6 +201,31 @@ def _counts(table: "pd.DataFrame") -> Iterator[tuple[str, int]]:
             yield code, number
 
 
+def _factor(images_um: float | None, model_um: float | None, model: Path) -> float:
+    if images_um is None:
+        return 1.0
+    if model_um is None:
+        raise UserError(
+            f"It is not known what pixels {model} was trained on: the run.json beside it does not "
+            "tell. Bring the images to its scale yourself, and leave out --pixel-size-um."
+        )
+    return images_um / model_um
+
+
+def _warn_of_sizes(table: "pd.DataFrame", field: int) -> None:
+    from leuko_tf.layers import FIELD
+
+    sides = table[["width", "height"]]
+    other = int(((sides < field) | (sides > max(field, FIELD))).any(axis=1).sum())
+    if other:
+        print(
+            f"warning: {other:,} of {len(table):,} images: sides below the {field} pixels that the "
+            f"network looks at, or above {max(field, FIELD)}. Their edges were mirrored outwards, "
+            "or their middle was taken. Say --fit crop if that is right; --pixel-size-um or --fit "
+            "resize if they were taken at another magnification."
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.predict",
@@ -200,9 +241,16 @@ def main() -> None:
     parser.add_argument(
         "--fit",
         choices=FITS,
-        help=f"images that are not {SIDE} x {SIDE} pixels: crop takes the middle or mirrors the "
-        "edges outwards, at the scale of the pixels (default, with a warning); resize brings the "
-        "whole image to the network's size",
+        help="crop takes an image's middle or mirrors its edges outwards, at the scale of its "
+        "pixels (default, with a warning where images are smaller than what the network looks at, "
+        "or larger than the data set's); resize takes the whole image",
+    )
+    parser.add_argument(
+        "--pixel-size-um",
+        type=float,
+        metavar="UM",
+        help="side of the images' pixels in micrometres: brings them to the pixels that the "
+        "network was trained on (default: leave them as they are)",
     )
     parser.add_argument(
         "--abstain-below",
@@ -224,6 +272,11 @@ def main() -> None:
     threshold = arguments.abstain_below
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--abstain-below takes a probability, 0 to 1. Received: {threshold}")
+    given = arguments.pixel_size_um
+    if given is not None and not 0 < given < 10:
+        raise UserError(f"--pixel-size-um takes micrometres, 0 to 10. Received: {given}")
+    if given is not None and arguments.fit == RESIZE:
+        raise UserError("--fit resize takes images whole, whatever --pixel-size-um says: name one")
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a folder")
     images = find_images(arguments.images)
@@ -233,11 +286,14 @@ def main() -> None:
 
     import_tensorflow_quietly()
     from leuko_tf.models import describe_model, load_model
+    from leuko_tf.resnext import SCALING
 
     model = load_model(arguments.model)
-    synthetic = bool(describe_model(arguments.model)["synthetic"])
+    trained = describe_model(arguments.model)
+    synthetic = bool(trained["synthetic"])
+    factor = _factor(given, trained["pixel_size_um"], arguments.model)
     fit = arguments.fit or CROP
-    table, problems = predict(model, images, fit, arguments.runtime)
+    table, problems = predict(model, images, fit, arguments.runtime, factor)
     if table.empty:
         raise UserError(f"None of {len(images):,} images could be read; the first: {problems[0]}")
     if threshold is not None:
@@ -247,6 +303,7 @@ def main() -> None:
         "model": str(arguments.model),
         "trained_on_synthetic": synthetic,
         "fit": fit,
+        "pixel_size_um": given,
         "runtime": arguments.runtime,
         "abstain_below": threshold,
         "unreadable": problems,
@@ -254,18 +311,13 @@ def main() -> None:
     }
     write_table(table, source, arguments.out)
     print(f"classified {len(table):,} of {len(images):,} images: {arguments.out}")
-    other = int(((table["width"] != SIDE) | (table["height"] != SIDE)).sum())
-    if other and not arguments.fit:
-        print(
-            f"warning: {other:,} are not {SIDE} x {SIDE} pixels; their middle was taken, or their "
-            "edges mirrored outwards. Say --fit crop if that is right, or --fit resize if they "
-            "were taken at another magnification."
-        )
+    if not arguments.fit and given is None:
+        _warn_of_sizes(table, model.get_layer(SCALING).field)
     print(_told(table, problems, synthetic), flush=True)
     if arguments.saliency:
         read = {image_id: images[image_id] for image_id in table["id"]}
         note = ", network trained on SYNTHETIC cells" * synthetic
-        draw_saliency(model, read, fit, arguments.saliency, note)
+        draw_saliency(model, read, fit, arguments.saliency, note, factor)
         print(f"figures: {arguments.saliency}")
     sys.exit(bool(problems))
 

@@ -11,7 +11,7 @@ import keras
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.layers import BatchNorm, CellScaling, Conv2D, LeakyReLU
+from leuko_tf.layers import FIELD, BatchNorm, CellScaling, Conv2D, LeakyReLU
 
 # Keras 2.2.4's defaults, with which the paper's network was made.
 BATCH_NORM_EPSILON = 1e-3
@@ -26,6 +26,7 @@ SCALING = "scaling"
 
 def resnext(
     input_size: int = 400,
+    field: int = FIELD,
     num_outputs: int = len(CODES),
     blocks: Sequence[int] = (3, 4, 6, 3),
     stem_width: int = 64,
@@ -41,8 +42,10 @@ def resnext(
     (the paper's two erythroblast outputs) 23,115,024.
 
     Args:
-      input_size: int. Side in pixels at which the network looks at a cell. Images of another
-        size are resized in the model. Defaults to 400.
+      input_size: int. Side in pixels at which the network looks at a cell. Defaults to 400.
+      field: int. Side of the square in the middle of an image that the network looks at, in the
+        image's pixels; the model brings it to `input_size`. Defaults to 400, the whole of the
+        data set's images.
       num_outputs: int. Number of classes. Defaults to 15.
       blocks: sequence of int. Bottleneck blocks of each stage.
       stem_width: int. Channels of the first convolution. Defaults to 64.
@@ -67,7 +70,7 @@ def resnext(
         )
     net = _Parts(cardinality, activation, batch_norm_momentum)
     images = keras.Input((None, None, 3), name=INPUT_NAME)
-    x = CellScaling(input_size, name=SCALING)(images)
+    x = CellScaling(input_size, field, name=SCALING)(images)
     x = Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
     x = net.activate(net.normalise(x, "stem"), "stem")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
@@ -195,6 +198,7 @@ def _config_of(model: keras.Model) -> ModelConfig:
             name = keras.activations.serialize(activation.activation)
         return ModelConfig(
             input_size=model.get_layer(SCALING).size,
+            field=model.get_layer(SCALING).field,
             blocks=list(blocks.values()),
             stem_width=model.get_layer("stem_conv").filters,
             width=model.get_layer("stage1_block1_conv1").filters,

@@ -50,8 +50,7 @@ def answering(
     Raises:
       UserError: if OpenVINO is not installed, or cannot convert the model faithfully.
     """
-    import tensorflow as tf
-
+    from leuko_tf.layers import seen
     from leuko_tf.resnext import SCALING
 
     folded = folded_copy(model)
@@ -59,13 +58,11 @@ def answering(
         network = tensorflow_network(network_of(folded))
     else:
         network = openvino_network(network_of(folded))
-    size = model.get_layer(SCALING).size
+    scaling = model.get_layer(SCALING)
 
     def answer(images: "np.ndarray") -> "np.ndarray":
         # As the model's first layer would; OpenVINO has no resizing with antialiasing.
-        if images.shape[1:3] != (size, size):
-            images = tf.image.resize(images, (size, size), method="bilinear", antialias=True)
-        return network(images)
+        return network(seen(images, scaling.field, scaling.size))
 
     return answer
 

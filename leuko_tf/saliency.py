@@ -32,6 +32,7 @@ GRADIENT, SMOOTHGRAD, GRAD_CAM = "gradient", "SmoothGrad", "Grad-CAM++"
 METHODS = (GRADIENT, SMOOTHGRAD, GRAD_CAM)
 SMOOTH_SAMPLES = 20
 SMOOTH_NOISE = 0.15  # standard deviation, as a share of the image's range; the paper's 10 to 20 %
+SCORED_IMAGES = 150  # by --score; see `leuko_tf.focus`
 BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not the result
 
 
@@ -69,7 +70,7 @@ class Explainer:
         from leuko_tf.resnext import SCALING
 
         self._model = model
-        self._size = model.get_layer(SCALING).size
+        self._scaling = model.get_layer(SCALING)
         self._saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
         self._cam = GradcamPlusPlus(self._saliency.model, clone=False)
 
@@ -83,22 +84,20 @@ class Explainer:
           methods: of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
 
         Returns:
-          An explanation an image; maps have the image's size and are scaled to 0 to 1 each.
+          An explanation an image; maps have the image's size and are scaled to 0 to 1 each. Where
+          the network does not look, they are 0.
         """
-        import tensorflow as tf
+        import numpy as np
+
+        from leuko_tf.layers import seen
 
         # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
         # away before the network sees it. At 400 px this changes nothing.
-        side = (self._size, self._size)
-        batch = tf.image.resize(images, side, method="bilinear", antialias=True).numpy()
+        batch = np.asarray(seen(images, self._scaling.field, self._scaling.size))
         probabilities = self._model.predict_on_batch(batch)
         answers = probabilities.argmax(axis=1)
-        maps = {
-            name: tf.image.resize(
-                self._map(name, batch, answers)[..., None], images.shape[1:3]
-            ).numpy()[..., 0]
-            for name in methods
-        }
+        shape = images.shape[1:3]
+        maps = {name: self._placed(self._map(name, batch, answers), shape) for name in methods}
         return [
             Explanation(
                 image=image,
@@ -109,8 +108,28 @@ class Explainer:
             for i, (image, answer) in enumerate(zip(images, answers, strict=True))
         ]
 
+    def _placed(self, maps: "np.ndarray", shape: tuple[int, int]) -> "np.ndarray":
+        """Maps [n, k, k] of the network's input, brought to where it lies in images of a shape."""
+        import numpy as np
+        import tensorflow as tf
+
+        size = self._scaling.size
+        side = size if shape == (size, size) else self._scaling.field
+        if side != maps.shape[1]:
+            maps = tf.image.resize(maps[..., None], (side, side)).numpy()[..., 0]
+        for axis, length in enumerate(shape, 1):  # the reverse of `leuko_tf.layers.centred`
+            missing = length - side
+            if missing < 0:
+                first = -missing // 2
+                maps = maps.take(range(first, first + length), axis)
+            else:
+                around = [(0, 0)] * 3
+                around[axis] = (missing // 2, missing - missing // 2)
+                maps = np.pad(maps, around)
+        return maps
+
     def _map(self, method: str, batch: "np.ndarray", answers: "np.ndarray") -> "np.ndarray":
-        """Float array [n, size, size]."""
+        """Float array [n, size, size]; of Grad-CAM++ as small as the last feature map."""
         import numpy as np
         import tensorflow as tf
 
@@ -133,7 +152,16 @@ class Explainer:
                 noise = {"smooth_samples": SMOOTH_SAMPLES, "smooth_noise": SMOOTH_NOISE}
                 found = self._saliency(logits, batch, **noise)
             else:
-                found = self._cam(log_probabilities, batch, penultimate_layer=LAST_FEATURE_MAP)
+                # By itself tf-keras-vis takes the convolution before the named layer; and expanding
+                # the map, it draws the outermost cells' centres out to the image's edges, half a
+                # cell away from what they see.
+                found = self._cam(
+                    log_probabilities,
+                    batch,
+                    penultimate_layer=LAST_FEATURE_MAP,
+                    seek_penultimate_conv_layer=False,
+                    expand_cam=False,
+                )
         return np.asarray(found)
 
 
@@ -179,12 +207,88 @@ def draw(explanation: Explanation, title: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.saliency",
-        description="Draw where the network looks: gradient, SmoothGrad and Grad-CAM++.",
+        description="Draw where the network looks: gradient, SmoothGrad and Grad-CAM++; or, with "
+        "--score, put it into numbers.",
     )
     parser.add_argument("--model", required=True, type=Path, help="a .keras file")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="TIFF, PNG or JPEG")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="TIFF, PNG or JPEG")
+    scoring = parser.add_argument_group("numbers instead of pictures")
+    scoring.add_argument(
+        "--score",
+        action="store_true",
+        help="shares of saliency in nucleus, cytoplasm and background; insertion and deletion; "
+        "comparison with fresh weights: over cells of a data set",
+    )
+    beside = "default: of the training that the model lies with"
+    scoring.add_argument("--dataset", help=f"TFDS name/configuration; {beside}")
+    scoring.add_argument("--data-dir", help=f"where it was built; {beside}")
+    scoring.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
+    scoring.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="exact masks, such as a synthetic smear's folder `masks`; else cells are segmented",
+    )
+    scoring.add_argument(
+        "--images",
+        type=int,
+        dest="number",
+        metavar="N",
+        help=f"how many, evenly by class (default {SCORED_IMAGES})",
+    )
     arguments = parser.parse_args()
+    if arguments.score:
+        _score(arguments)
+    else:
+        _draw(arguments)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from leuko_tf.evaluate import _folds
+
+    if arguments.images:
+        raise UserError("--score takes its images from a data set, and no IMAGE: see --dataset")
+    number = SCORED_IMAGES if arguments.number is None else arguments.number
+    if number < 2:
+        raise UserError(f"--images takes 2 or more. Received: {number}")
+    if arguments.masks and not arguments.masks.is_dir():
+        raise UserError(f"--masks {arguments.masks} is no folder")
+    dataset, data_dir, split = arguments.dataset, arguments.data_dir, arguments.split
+    config_file = arguments.model.parent / "config.yaml"
+    if config_file.is_file():
+        from leuko_tf.config import load_config
+
+        trained = load_config(config_file).data
+        dataset, data_dir = dataset or trained.dataset, data_dir or trained.data_dir
+        split = split or f"fold_{trained.held_out_fold}"
+    if not dataset or not split:
+        raise UserError(f"No config.yaml beside {arguments.model}: give --dataset and --split.")
+    folds = _folds(split)
+    arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
+    import_tensorflow_quietly()
+    from leuko_tf import focus
+    from leuko_tf.report.focus import PAGE
+
+    result = focus.score(
+        arguments.model,
+        dataset,
+        data_dir,
+        folds,
+        arguments.out,
+        masks=arguments.masks,
+        number=number,
+    )
+    print(focus.summary(result))
+    print(f"page: {arguments.out / PAGE}")
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+    of_score = ("dataset", "data_dir", "split", "masks", "number")
+    if any(getattr(arguments, name) is not None for name in of_score):
+        raise UserError("--dataset, --data-dir, --split, --masks and --images belong to --score")
+    if not arguments.images:
+        raise UserError("Name images to draw, or --score to score a data set's cells")
     from leuko_tf.images import read_image
 
     stems = [image.stem for image in arguments.images]

@@ -6,7 +6,7 @@ import tensorflow as tf
 from leuko_tf import decoding
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
 from leuko_tf.folding import fold_batch_norms
-from leuko_tf.layers import Conv2D
+from leuko_tf.layers import Conv2D, seen
 from leuko_tf.resnext import OUTPUT_NAME, SCALING
 
 EXAMPLE_FEATURE = "image/encoded"
@@ -28,6 +28,7 @@ class ServedModel(tf.Module):
       remark: comes with every answer.
 
     Attributes:
+      field: int. Side in pixels of the square in an image's middle that the network looks at.
       size: int. Side in pixels of the network's input.
       resized: function. uint8 [n, height, width, 3] to float32 [n, size, size, 3], 0 to 255.
       decoded: function. string [n], PNG or JPEG files, to the same images, `valid` (bool [n]) and
@@ -52,6 +53,7 @@ class ServedModel(tf.Module):
         # C++ loader.
         self._weights = [variable.value for variable in model.variables]
         self.size = size = model.get_layer(SCALING).size
+        self.field = field = model.get_layer(SCALING).field
 
         def embedded(images: tf.Tensor) -> tf.Tensor:
             return tf.cast(features(images), tf.float32)
@@ -87,8 +89,8 @@ class ServedModel(tf.Module):
         files = tf.TensorSpec((None,), tf.string, name="images")
         scores = tf.TensorSpec((None, len(CODES)), tf.float32, name="probabilities")
         self.network = _function(lambda images: probabilities(features(images)), pixels)
-        self.resized = _function(lambda images: _resized(images, size), tensors)
-        self.decoded = _function(lambda images: decoding.decode(images, size), files)
+        self.resized = _function(lambda images: seen(images, field, size), tensors)
+        self.decoded = _function(lambda images: decoding.decode(images, field, size), files)
         self.answered = _function(lambda scores: _answered(scores, remark), scores)
 
         network_of_any_size = _function(lambda images: self.network(self.resized(images)), tensors)
@@ -105,7 +107,9 @@ class ServedModel(tf.Module):
             decoded, valid, problem = self.decoded(images)
             scores, saliency = _of_valid(_function(explained, pixels), decoded, valid)
             answer = self.answered(scores)
-            return {**answer, "valid": valid, "problem": problem, "saliency": saliency}
+            fields = tf.where(valid, field, 0)
+            maps = {"saliency": saliency, "field": fields}
+            return {**answer, "valid": valid, "problem": problem, **maps}
 
         def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
             decoded, valid, problem = self.decoded(images)
@@ -154,14 +158,6 @@ def _unless_empty(function, images: tf.Tensor):
         tf.shape(images)[0] > 0,
         lambda: function(images),
         lambda: tf.nest.map_structure(lambda o: tf.zeros((0, *o.shape[1:]), o.dtype), outputs),
-    )
-
-
-def _resized(images: tf.Tensor, size: int) -> tf.Tensor:
-    return tf.cond(
-        tf.reduce_all(tf.shape(images)[1:3] == size),
-        lambda: tf.ensure_shape(tf.cast(images, tf.float32), (None, size, size, 3)),
-        lambda: tf.image.resize(images, (size, size), method="bilinear", antialias=True),
     )
 
 

@@ -68,7 +68,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     builder = data.open_dataset(config.data.dataset, config.data.data_dir)
     folds = [k for k in range(1, 6) if k != config.data.held_out_fold]
     file = workdir / "cells.npy" if config.data.cache == "disk" else None
-    cells = data.decode_folds(builder, folds, config.model.input_size, file)
+    cells = data.decode_folds(builder, folds, config, file)
     validates = data.validation_split(cells.labels, config.data.validation_share, config.train.seed)
     training, validation = np.flatnonzero(~validates), np.flatnonzero(validates)
     steps = data.steps_per_epoch(cells.labels[training], config)
@@ -99,9 +99,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         epochs=config.train.epochs,
         steps_per_epoch=steps,
         validation_data=(
-            data.plain_batches(cells, validation, config.data.batch_size)
-            if len(validation)
-            else None
+            data.plain_batches(cells, validation, config) if len(validation) else None
         ),
         callbacks=callback_list,
         shuffle=False,  # the batches come shuffled
@@ -249,6 +247,7 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
             **start,
             "dataset": dataset,
             "held_out_fold": _unseen_fold(config, dataset, initial),
+            "pixel_size_um": _pixel_size(config, dataset),
             "initial_model": initial,
             "parameters": model.count_params(),
             "resumed": [],
@@ -267,6 +266,12 @@ def _unseen_fold(
         return fold
     known = same_images(initial, dataset["name"], dataset) and initial["held_out_fold"] == fold
     return fold if known else None
+
+
+def _pixel_size(config: Config, dataset: dict[str, Any]) -> float | None:
+    """Side in micrometres of the pixels that the network learns from; None where unknown."""
+    known = (config.data.resample_to_um, config.data.pixel_size_um, dataset.get("pixel_size_um"))
+    return next((side for side in known if side is not None), None)
 
 
 def _git_revision() -> str | None:

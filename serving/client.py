@@ -75,6 +75,7 @@ OUTPUTS = ("probabilities", "classes", "blast_score", "atypical_score")
 # Exports from before the first two refuse a whole request for one image that they cannot decode.
 VALID, PROBLEM, REMARK = "valid", "problem", "remark"
 SALIENCY = "saliency"
+FIELD = "field"  # which older exports do not have: they look at the whole image
 
 # Not above `max_batch_size` in config/batching.config.
 MAX_IMAGES_PER_REQUEST = 16
@@ -114,8 +115,11 @@ class Answer:
         empty.
       problem: str. Why the server could not read the image; the other attributes then mean
         nothing. Empty if it could.
-      saliency: numpy.ndarray, uint8 [s, s] over the whole image, s the model's input size; how
-        much the answer depends on each place, 255 for the most. None if it was not asked for.
+      saliency: numpy.ndarray, uint8 [s, s], s the model's input size; how much the answer depends
+        on each place, 255 for the most. None if it was not asked for.
+      saliency_field: int. Side in pixels of the square in the image's middle that the map covers
+        (mirrored outwards, where the image is smaller); 0 stands for the whole image. An image of
+        s x s pixels is covered as a whole.
     """
 
     classes: tuple[str, ...]
@@ -126,6 +130,7 @@ class Answer:
     remark: str = ""
     problem: str = ""
     saliency: np.ndarray | None = field(default=None, compare=False, repr=False)
+    saliency_field: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -446,7 +451,7 @@ def _answers(response: Any, count: int, saliency: bool) -> list[Answer]:
         raise ServingError(
             f"The model's answer lacks {', '.join(missing)}: serve an export of leuko_tf.export."
         )
-    known = {*wanted, VALID, PROBLEM, REMARK} & set(response.outputs)
+    known = {*wanted, VALID, PROBLEM, REMARK, FIELD} & set(response.outputs)
     try:
         outputs = {name: to_array(response.outputs[name]) for name in known}
     except ValueError as error:
@@ -470,6 +475,7 @@ def _answers(response: Any, count: int, saliency: bool) -> list[Answer]:
             remark=_text(outputs, REMARK, i),
             problem=_problem(outputs, i),
             saliency=outputs[SALIENCY][i] if saliency else None,
+            saliency_field=int(outputs[FIELD][i]) if FIELD in outputs else 0,
         )
         for i in range(count)
     ]
@@ -590,7 +596,7 @@ class _Overlays:
             name = f"{path.stem}_saliency_{copies}.png"
         self._names.add(name)
         caption = f"{path.name}: {answer.classes[0]} {answer.probabilities[0]:.3f}; {RESEARCH_NOTE}"
-        save_overlay(self._folder / name, path, answer.saliency, caption)
+        save_overlay(self._folder / name, path, answer.saliency, answer.saliency_field, caption)
         return self._folder / name
 
 

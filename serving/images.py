@@ -112,30 +112,46 @@ def _tiff_to_png(image: Any, path: Path) -> bytes:
     return png.getvalue()
 
 
-def overlay(image: Any, saliency: np.ndarray) -> Any:
+def overlay(image: Any, saliency: np.ndarray, field: int = 0) -> Any:
     """Lays a saliency map over its image: dark where it is 0, violet to pale yellow at 255.
 
     Args:
       image: PIL.Image.Image of any mode and size.
-      saliency: numpy.ndarray, uint8 [height, width], of any size; it is stretched to the image's.
+      saliency: numpy.ndarray, uint8 [height, width], of any size.
+      field: int. Side in pixels of the square in the image's middle that the map is stretched
+        over; around it the picture is dark. 0 stands for the whole image, as does an image of the
+        map's own size.
 
     Returns:
       PIL.Image.Image, RGB, of the image's size.
     """
     steps = np.linspace(0, 255, len(_MAGMA))
     table = np.stack([np.interp(np.arange(256), steps, channel) for channel in _MAGMA.T], axis=1)
-    stretched = Image.fromarray(saliency).resize(image.size, Image.Resampling.BILINEAR)
+    covered = (field, field) if field and image.size != saliency.shape[::-1] else image.size
+    stretched = Image.fromarray(saliency).resize(covered, Image.Resampling.BILINEAR)
+    if covered != image.size:
+        placed = Image.new("L", image.size)
+        placed.paste(stretched, (_first(image.width, field), _first(image.height, field)))
+        stretched = placed
     colours = Image.fromarray(table.round().astype(np.uint8)[np.asarray(stretched)])
     return Image.blend(image.convert("RGB"), colours, _OVERLAY_OPACITY)
 
 
-def save_overlay(path: Path, image_path: Path, saliency: np.ndarray, caption: str) -> None:
+def _first(length: int, field: int) -> int:
+    """Where a field in the middle begins; as the model takes it, see `leuko_tf.layers.centred`."""
+    return (length - field) // 2 if length >= field else -((field - length) // 2)
+
+
+def save_overlay(
+    path: Path, image_path: Path, saliency: np.ndarray, field: int, caption: str
+) -> None:
     """Writes `overlay` of an image file as a PNG file, whole or not at all.
 
     Args:
       path: Path. The PNG file to write; its folder exists.
       image_path: Path. The image.
       saliency: numpy.ndarray, uint8 [height, width].
+      field: int. See `overlay`.
       caption: str. Goes into the file's metadata.
 
     Raises:
@@ -144,7 +160,7 @@ def save_overlay(path: Path, image_path: Path, saliency: np.ndarray, caption: st
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         with Image.open(image_path) as image:
-            picture = overlay(image, saliency)
+            picture = overlay(image, saliency, field)
         info = PngInfo()
         info.add_text("Description", caption)
         picture.save(aside, "PNG", pnginfo=info)

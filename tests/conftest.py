@@ -14,6 +14,7 @@ TINY = [
     "data.samples_per_class=8",
     "data.batch_size=24",
     "model.input_size=32",
+    "model.field=340",
     "model.blocks=[1,1]",
     "model.stem_width=8",
     "model.width=16",

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from test_commands import heavy_imports
 
-from leuko_tf import mistakes
+from leuko_tf import gallery, mistakes
 from leuko_tf.callbacks import read_log
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config
@@ -184,6 +184,16 @@ def test_the_surest_mistakes_of_all_folds_have_their_pictures(course: Course) ->
     assert None not in [mistake.picture for mistake in described]
 
 
+def test_the_gallery_shows_typical_cells_of_all_folds(course: Course) -> None:
+    table, _ = read_predictions(course.workdir / "predictions.parquet")
+    found = gallery.described(table, course.workdir / "gallery")
+    assert {*found} == {*table["label"]}
+    assert all(found.values())
+    assert {answer.picture.parent for cells in found.values() for answer in cells} == {
+        course.workdir / "gallery"
+    }
+
+
 def test_the_same_command_again_trains_nothing_and_tells_the_same(course: Course) -> None:
     before = {f: f.stat().st_mtime_ns for f in course.workdir.glob("fold_*/*") if f.is_file()}
     metrics = (course.workdir / "metrics.json").read_text()
@@ -236,12 +246,14 @@ def test_a_table_of_another_fold_or_data_set_is_refused(copy: Path) -> None:
 
 def test_pictures_of_before_go_and_other_files_stay(copy: Path) -> None:
     for name in ("old.png", "notes.txt"):
-        (copy / "mistakes" / name).touch()
+        for folder in ("mistakes", "gallery"):
+            (copy / folder / name).touch()
     join(copy)
-    left = {f.name for f in (copy / "mistakes").iterdir()}
-    assert "notes.txt" in left
-    assert "old.png" not in left
-    assert len(left) > 12
+    for folder in ("mistakes", "gallery"):
+        left = {f.name for f in (copy / folder).iterdir()}
+        assert "notes.txt" in left
+        assert "old.png" not in left
+        assert len(left) > 12
 
 
 def test_bad_input_ends_in_one_message_before_any_training(course: Course) -> None:

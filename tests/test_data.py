@@ -6,11 +6,13 @@ import scipy.ndimage
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from leuko_tf import data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
+from leuko_tf.layers import CellScaling
 
 
 def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config:
@@ -38,9 +40,9 @@ def _photograph(size: int) -> np.ndarray:
 
 def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
     transforms = data._transforms(
-        np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
+        np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0], around=0
     )
-    turned = data.turned(image[np.newaxis], transforms)[0]
+    turned = data.turned(image[np.newaxis], transforms, image.shape[0])[0]
     assert turned.dtype == np.uint8
     return turned.astype(np.float32)
 
@@ -264,7 +266,8 @@ class TestTrainingBatches:
 class TestPlainBatches:
     def test_members_come_once_in_order_and_unchanged(self):
         cells, members = _cells(30), np.array([3, 1, 4, 15, 9, 2, 6])
-        batches = list(data.plain_batches(cells, members, 3).as_numpy_iterator())
+        config = _config(batch_size=3)
+        batches = list(data.plain_batches(cells, members, config).as_numpy_iterator())
         assert [len(labels) for _, labels in batches] == [3, 3, 1]
         images = np.concatenate([images for images, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
@@ -273,17 +276,74 @@ class TestPlainBatches:
         np.testing.assert_array_equal(labels, np.eye(len(CODES))[cells.labels[members]])
 
 
-def test_images_are_resized_as_the_model_would_and_rounded_to_grey_levels():
-    from leuko_tf.layers import CellScaling
+@pytest.mark.parametrize("shape", [(50, 41), (30, 30), (23, 60)])
+@pytest.mark.parametrize("factor", [1.0, 0.7, 1.31])
+def test_images_are_seen_as_the_model_would_and_rounded_to_grey_levels(shape, factor):
+    image = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
+    example = {"image": tf.constant(image), "label": 3}
+    prepared = data._prepared(example, field=30, size=20, factor=factor)
+    assert prepared["image"].dtype == tf.uint8
+    assert prepared["label"] == 3
+    if factor != 1:
+        sides = [round(side * factor) for side in shape]
+        image = np.asarray(Image.fromarray(image).resize(sides[::-1], Image.Resampling.BILINEAR))
+    expected = CellScaling(20, field=30)(image[np.newaxis])[0] * 255
+    np.testing.assert_allclose(prepared["image"].numpy(), expected, atol=0.501)
 
+
+def test_without_a_size_images_keep_their_pixels():
     image = np.random.default_rng(2).integers(0, 256, (50, 41, 3), np.uint8)
-    example = data._resized({"image": tf.constant(image), "label": 3}, size=20)
-    assert example["image"].dtype == tf.uint8
-    assert example["label"] == 3
-    expected = CellScaling(20)(image[np.newaxis])[0] * 255
-    np.testing.assert_allclose(example["image"].numpy(), expected, atol=0.501)
-    untouched = data._resized({"image": tf.constant(image[:41])}, size=41)
-    np.testing.assert_array_equal(untouched["image"], image[:41])
+    prepared = data._prepared({"image": tf.constant(image)}, field=41, size=None, factor=1.0)
+    np.testing.assert_array_equal(prepared["image"], image[4:45])
+
+
+class TestMargin:
+    """Around a field closer to the cell the cells of a training keep what their turns need."""
+
+    @given(st.integers(16, 400), st.integers(16, 400))
+    def test_the_middle_is_what_the_network_sees(self, size, field):
+        config = Config(model=ModelConfig(input_size=size, field=field))
+        around = data.margin(config)
+        side = field * (size + 2 * around)
+        assert side % size == 0
+        assert side // size <= 400
+        assert around <= 0.21 * size
+
+    def test_without_turns_or_with_the_whole_image_there_is_none(self):
+        assert data.margin(_config(rotate=False)) == 0
+        assert data.margin(_config()) == 0
+
+    def test_turned_corners_show_the_image_and_no_mirror(self):
+        """A turn by 45 degrees of the middle equals the middle of the whole image's turn."""
+        config = Config(model=ModelConfig(input_size=40, field=200))
+        around = data.margin(config)
+        assert around == 8
+        whole = _photograph(80)
+        cell = whole[12:68, 12:68]
+        angle, flip = np.array([np.pi / 4]), np.array([[1.0, -1.0]])
+        transforms = data._transforms(angle, flip, 40, around)
+        turned = data.turned(cell[np.newaxis], transforms, 40)[0].astype(float)
+        expected = _turned(whole, 45, (1, -1))[20:60, 20:60]
+        assert np.abs(turned - expected).max() <= 2
+
+    def test_batches_have_the_networks_size(self):
+        config = _config(batch_size=3)
+        config.model.field = 200
+        cells, members = _cells(30, 22), np.arange(9)
+        for images, _ in data.training_batches(cells, members, config, 0).take(2):
+            assert images.shape == (3, 16, 16, 3)
+        plain = np.concatenate([images for images, _ in data.plain_batches(cells, members, config)])
+        np.testing.assert_array_equal(plain, cells.images[:9, 3:19, 3:19])
+
+
+class TestScaleFactor:
+    def test_larger_pixels_give_more_of_the_smaller_ones(self):
+        assert data.scale_factor(0.1, 0.0725) == pytest.approx(1.379, abs=1e-3)
+        assert data.scale_factor(None, None) == data.scale_factor(0.1, None) == 1
+
+    def test_an_unknown_size_is_asked_for(self):
+        with pytest.raises(UserError, match=r"Set data\.pixel_size_um, or --pixel-size-um"):
+            data.scale_factor(None, 0.1)
 
 
 class TestOpenDataset:

@@ -15,12 +15,14 @@ from PIL import Image
 from leuko_tf.decoding import MAX_JPEG_SCANS, MAX_PIXELS, decode
 
 SIZE = 48
+FIELD = 50
 
 
 @pytest.fixture(scope="module")
 def decoded():
     return tf.function(
-        lambda files: decode(files, SIZE), input_signature=[tf.TensorSpec((None,), tf.string)]
+        lambda files: decode(files, FIELD, SIZE),
+        input_signature=[tf.TensorSpec((None,), tf.string)],
     )
 
 
@@ -102,7 +104,7 @@ def test_files_of_other_sizes_are_resized_as_the_network_would(decoded) -> None:
     images, valid, _ = decoded([written(Image.fromarray(p), "PNG") for p in pictures])
     assert valid.numpy().all()
     for image, picture in zip(images, pictures, strict=True):
-        expected = 255 * CellScaling(SIZE)(picture[np.newaxis])[0]
+        expected = 255 * CellScaling(SIZE, FIELD)(picture[np.newaxis])[0]
         np.testing.assert_allclose(image, expected, atol=1e-3)
 
 

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leuko_tf import mistakes
+from leuko_tf import gallery, mistakes
 from leuko_tf.agreement import disputes
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.evaluate import evaluate, named_tables
+from leuko_tf.pictures import picture_name
 from leuko_tf.predictions import (
     EXAMINERS,
     PROBABILITIES,
@@ -94,7 +95,7 @@ class TestModel:
 
     def test_the_folder_holds_what_the_readme_promises(self, evaluation: Path) -> None:
         table, source = read_predictions(evaluation / "predictions.parquet")
-        expected = {"predictions.parquet", "mistakes", "metrics.json", "report.html"}
+        expected = {"predictions.parquet", "mistakes", "gallery", "metrics.json", "report.html"}
         expected |= {"model_card.md"} | ({"disputes.csv"} if len(disputes(table)) else set())
         assert _files(evaluation) == expected
         assert metrics_in(evaluation)["source"] == source
@@ -126,9 +127,12 @@ class TestModel:
             (evaluation / "metrics.json").read_text()
         )
         assert {"report.html", "model_card.md"} <= _files(tmp_path)
+        assert (evaluation / "report.html").read_text().count("<img ") == 12 + 4 * len(
+            _files(evaluation / "gallery")
+        )
 
     def test_folds_of_the_training_are_called_so(self, workdir: Path, tmp_path: Path) -> None:
-        for name in ("mistakes/of_another_run.png", "mistakes/notes.txt"):
+        for name in ("mistakes/of_another_run.png", "mistakes/notes.txt", "gallery/old.png"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         model = ("--model", workdir / "best.keras")
@@ -142,6 +146,9 @@ class TestModel:
         assert set(table["label"]) == set(CODES)
         # The pictures are of this run; what is no picture of ours stays.
         assert _files(tmp_path / "mistakes") == {*_pictures_of(table), "notes.txt"}
+        assert _files(tmp_path / "gallery") == {
+            picture_name(i) for i in gallery.typical(table)["id"]
+        }
 
 
 def _pictures_of(table: pd.DataFrame) -> list[str]:
@@ -163,9 +170,11 @@ class TestMistakes:
         assert len(_pictures_of(table)) == 12
         assert _files(evaluation / "mistakes") == set(_pictures_of(table))
 
-    def test_a_picture_shows_the_cell_and_the_cell_under_its_map(
+    def test_a_picture_shows_what_the_network_sees_of_a_cell_and_the_same_under_its_map(
         self, evaluation: Path, smear: Path
     ) -> None:
+        _, source = read_predictions(evaluation / "predictions.parquet")
+        edge = (400 - source["training"]["configuration"]["model"]["field"]) // 2
         for file in (evaluation / "mistakes").iterdir():
             image_id = file.stem.replace("__", "/")
             with Image.open(file) as picture, Image.open(smear / image_id) as cell:
@@ -173,7 +182,8 @@ class TestMistakes:
                 left, right = (
                     np.asarray(picture.crop((x, 0, x + 200, 200)), float) for x in (0, 200)
                 )
-                expected = cell.convert("RGB").resize((200, 200), Image.Resampling.BOX)
+                seen = cell.convert("RGB").crop((edge, edge, 400 - edge, 400 - edge))
+                expected = seen.resize((200, 200), Image.Resampling.BOX)
             assert np.abs(left - np.asarray(expected, float)).mean() < 3
             assert np.abs(right - left).mean() > 10
 
@@ -201,11 +211,11 @@ class TestMistakes:
         self, workdir: Path, table: pd.DataFrame, tmp_path: Path
     ) -> None:
         from leuko_tf.models import load_model
+        from leuko_tf.saliency import Explainer
 
         right = table.assign(**pd.DataFrame(np.eye(15)[[*range(15)] * 10], columns=PROBABILITIES))
         (tmp_path / "old.png").touch()
-        rows = mistakes.surest(right)
-        mistakes.draw(load_model(workdir / "best.keras"), rows, {}, tmp_path)
+        mistakes.draw(Explainer(load_model(workdir / "best.keras")), right, {}, tmp_path)
         assert not _files(tmp_path)
         assert mistakes.described(right, tmp_path) == []
 

@@ -53,11 +53,11 @@ def test_momentum_is_the_configurations(merging):
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "silu"])
 def test_a_configuration_of_another_network_is_refused_with_what_to_set(activation):
-    model = resnext(48, 15, (1, 2, 1), 12, 24, 6, activation)
+    model = resnext(48, 300, 15, (1, 2, 1), 12, 24, 6, activation)
     with pytest.raises(UserError) as caught:
         from_model(model, ModelConfig(activation="relu"), "float32")
     settings = str(caught.value).partition("To train it, set: ")[2].split()
-    assert len(settings) == 6
+    assert len(settings) == 7
     told = load_config("paper.yaml", settings).model
     assert from_model(model, told, "float32").count_params() == model.count_params()
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leuko_tf import convolution
-from leuko_tf.layers import BatchNorm, CellScaling, Conv2D
+from leuko_tf.layers import BatchNorm, CellScaling, Conv2D, centred
 
+SIDES = st.integers(1, 40)
 NATIVE = convolution._native
 PORTABLE = convolution._in_blocks
 
@@ -422,9 +423,13 @@ class TestSaving:
         assert again.groups == 3
         assert not again.use_bias
 
-        scaling = CellScaling(32, name="scaling")
+        scaling = CellScaling(32, field=50, name="scaling")
         again = CellScaling.from_config(scaling.get_config())
-        assert (again.size, again.name, again.compute_dtype) == (32, "scaling", "float32")
+        assert (again.size, again.field, again.name) == (32, 50, "scaling")
+        assert again.compute_dtype == "float32"
+
+    def test_a_file_from_before_it_had_a_field_looks_at_400_pixels(self):
+        assert CellScaling.from_config({"name": "scaling", "size": 32}).field == 400
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
     def test_a_saved_model_predicts_the_same(self, policy, tmp_path):
@@ -447,6 +452,22 @@ class TestSaving:
         assert isinstance(Conv2D(4, 3), keras.layers.Conv2D)
 
 
+class TestCentred:
+    @given(SIDES, SIDES, SIDES)
+    def test_it_keeps_the_middle_and_mirrors_the_edges(self, height, width, side):
+        image = np.arange(height * width * 3).reshape(height, width, 3)
+        # Pixel by pixel: coordinates of the image, thrown back at its edges as often as it takes.
+        sources = []
+        for length in (height, width):
+            offset = (length - side) // 2 if length >= side else -((side - length) // 2)
+            places = (np.arange(side) + offset) % (2 * length)
+            sources.append(np.where(places < length, places, 2 * length - 1 - places))
+        expected = image[np.ix_(*sources)]
+        received = centred(image[np.newaxis], side)[0]
+        assert received.dtype == image.dtype
+        np.testing.assert_array_equal(received, expected)
+
+
 class TestCellScaling:
     @pytest.fixture
     def images(self) -> np.ndarray:
@@ -462,13 +483,39 @@ class TestCellScaling:
         scale = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
         np.testing.assert_allclose(scale(images), images / 255.0, atol=1e-6)
 
-    @pytest.mark.parametrize("size", [(40, 40), (31, 50), (13, 11), (400, 400)])
-    def test_it_resizes_as_pillow_does_with_antialiasing(self, size):
+    @pytest.mark.parametrize("side", [40, 31, 13, 400])
+    def test_it_resizes_as_pillow_does_with_antialiasing(self, side):
         """Pillow rounds to whole grey levels after each of its two passes: one level's worth."""
-        image = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+        image = np.random.default_rng(2).integers(0, 256, (side, side, 3), np.uint8)
         expected = Image.fromarray(image).resize((20, 20), Image.Resampling.BILINEAR)
-        received = CellScaling(20)(image[np.newaxis])[0].numpy() * 255
+        received = CellScaling(20, field=side)(image[np.newaxis])[0].numpy() * 255
         assert np.abs(received - np.asarray(expected, np.float32)).max() <= 1.01
+
+    @pytest.mark.parametrize("shape", [(30, 30), (31, 42), (50, 33)])
+    def test_it_looks_at_the_field_in_the_middle_and_at_nothing_else(self, shape):
+        images = np.random.default_rng(3).integers(0, 256, (2, *shape, 3), np.uint8)
+        top, left = ((side - 30) // 2 for side in shape)
+        middle = images[:, top : top + 30, left : left + 30]
+        layer = CellScaling(20, field=30)
+        expected = layer(middle)
+        np.testing.assert_array_equal(layer(images), expected)
+        images[:, :top] = images[:, :, :left] = 0
+        images[:, top + 30 :] = images[:, :, left + 30 :] = 0
+        np.testing.assert_array_equal(layer(images), expected)
+
+    def test_it_mirrors_the_edges_of_smaller_images(self):
+        images = np.random.default_rng(3).integers(0, 256, (2, 23, 26, 3), np.uint8)
+        around = [(0, 0), (3, 4), (2, 2), (0, 0)]
+        mirrored = np.pad(images, around, mode="symmetric")
+        layer = CellScaling(20, field=30)
+        np.testing.assert_array_equal(layer(images), layer(mirrored))
+
+    @pytest.mark.parametrize("shape", [(20, 20), (20, 31), (17, 30), (30, 30), (44, 47)])
+    def test_a_graph_for_any_size_sees_the_same(self, shape):
+        images = np.random.default_rng(3).integers(0, 256, (2, *shape, 3), np.uint8)
+        layer = CellScaling(20, field=30)
+        scale = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+        np.testing.assert_allclose(scale(images), layer(images), atol=1e-6)
 
     @pytest.mark.parametrize(("dtype", "factor"), [(np.uint8, 1), (np.float32, 0.97)])
     def test_it_computes_in_float32_also_under_a_mixed_policy(self, images, dtype, factor):

@@ -9,17 +9,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import tensorflow as tf
 from PIL import Image
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES
 from leuko_tf.cli import UserError
-from leuko_tf.images import MAX_PIXELS, centred, find_images, read_image
+from leuko_tf.images import MAX_PIXELS, find_images, read_image, resampled
 from leuko_tf.predict import CROP, RESIZE, _figure_name, predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
-
-SIDES = st.integers(1, 40)
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +111,6 @@ class TestImages:
         with pytest.raises(UserError, match=reason):
             read_image(folder / name)
 
-    @given(SIDES, SIDES, SIDES)
-    def test_centred_keeps_the_middle_and_mirrors_the_edges(
-        self, height: int, width: int, side: int
-    ) -> None:
-        image = np.arange(height * width * 3).reshape(height, width, 3)
-        # Pixel by pixel: coordinates of the image, thrown back at its edges as often as it takes.
-        sources = []
-        for length in (height, width):
-            offset = (length - side) // 2 if length >= side else -((side - length) // 2)
-            places = (np.arange(side) + offset) % (2 * length)
-            sources.append(np.where(places < length, places, 2 * length - 1 - places))
-        np.testing.assert_array_equal(centred(image, side), image[np.ix_(*sources)])
-
 
 def test_figures_are_not_hidden_and_not_written_twice() -> None:
     taken: list[str] = []
@@ -147,12 +131,23 @@ class TestTable:
                 assert problem.startswith(f"{folder / name} is not an image that can be read")
             for name, row in zip(GOOD, table[PROBABILITIES].to_numpy(), strict=True):
                 image = read_image(folder / name)
-                # Either way the model itself resizes what it is given.
-                given = centred(image) if fit == CROP else image
-                expected = model.predict_on_batch(given[None])[0]
+                if fit == RESIZE:
+                    image = tf.image.resize(image, (32, 32), antialias=True)
+                # The model itself looks at the middle of what it is given.
+                expected = model.predict_on_batch(np.asarray(image)[None])[0]
                 np.testing.assert_allclose(row, expected, atol=1e-5)
             widths = dict(zip(table["id"], table["width"], strict=True))
             assert widths == dict(zip(GOOD, [400, 500, 363, 400, 400], strict=True))
+
+    def test_images_of_another_magnification_are_brought_to_the_models(
+        self, model, folder: Path
+    ) -> None:
+        images = find_images([folder / "a.tiff"])
+        table, _ = predict(model, images, factor=0.8)
+        image = resampled(read_image(folder / "a.tiff"), 0.8)
+        assert image.shape == (320, 320, 3)
+        expected = model.predict_on_batch(image[None])
+        np.testing.assert_allclose(table[PROBABILITIES], expected, atol=1e-5)
 
     def test_scores_follow_from_the_probabilities(self, model, folder: Path) -> None:
         table, _ = predict(model, find_images([folder]))
@@ -179,7 +174,7 @@ def test_the_command_keeps_what_is_good_and_tells_what_is_not(
     done = command(folder, "--model", model, "--out", out, *words)
     assert done.returncode == 1
     assert f"classified 5 of 11 images: {out}" in done.stdout
-    assert "warning: 2 are not 400 x 400 pixels" in done.stdout
+    assert "warning: 1 of 5 images: sides below the 340 pixels" in done.stdout
     assert "6 of 11 could not be read:" in done.stdout
     assert all(str(folder / name) in done.stdout for name in BAD)
     assert "SYNTHETIC" in done.stdout
@@ -214,6 +209,8 @@ def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
         (("--out", "p.csv", "--abstain-below", "2"), "--abstain-below takes a probability"),
         (("--out", "p.csv", "nowhere"), "No file or folder nowhere"),
         (("--out", "d.csv"), "--out d.csv is a folder"),
+        (("--out", "p.csv", "--pixel-size-um", "0"), "--pixel-size-um takes micrometres, 0 to 10"),
+        (("--out", "p.csv", "--fit", "resize", "--pixel-size-um", "0.1"), "name one"),
         (("--out", "p.csv", "--saliency", "a.tiff"), "File exists: 'a.tiff'"),
         (("--out", "p.csv", "text.png"), "None of 1 images could be read; the first: text.png"),
         (("--out", "p.csv", "a.tiff", "--model", "no.keras"), "No model no.keras"),

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from leuko_tf import gallery, mistakes
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.evaluate import evaluate
-from leuko_tf.mistakes import ANSWER, FOLDER, PROBABILITY, picture_name, surest
+from leuko_tf.mistakes import surest
+from leuko_tf.pictures import note, picture_name
 from leuko_tf.predictions import PROBABILITIES, probabilities, write_predictions
 from leuko_tf.published import published_figures
 from leuko_tf.report.text import LIMITS
@@ -124,15 +125,15 @@ def _write(
 
 
 def _pictures(folder: Path, table: pd.DataFrame) -> None:
-    """Stands in for `leuko_tf.mistakes.draw`, which needs a model."""
-    rows = surest(table)
-    for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
-        note = PngInfo()
-        note.add_text(ANSWER, CODES[scores.argmax()])
-        note.add_text(PROBABILITY, repr(float(scores.max())))
-        file = folder / "in" / FOLDER / picture_name(image_id)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (400, 200), "purple").save(file, pnginfo=note)
+    """Stands in for `draw` of `leuko_tf.mistakes` and `leuko_tf.gallery`, which needs a model."""
+    for name, rows, size in (
+        (mistakes.FOLDER, surest(table), (400, 200)),
+        (gallery.FOLDER, gallery.typical(table), (640, 160)),
+    ):
+        (folder / "in" / name).mkdir(parents=True, exist_ok=True)
+        for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
+            file = folder / "in" / name / picture_name(image_id)
+            Image.new("RGB", size, "purple").save(file, pnginfo=note(scores))
 
 
 @pytest.fixture(scope="module")
@@ -495,10 +496,10 @@ class TestExaminers:
 class TestMistakes:
     def test_the_surest_come_first_with_their_pictures(self, full):
         page, _ = full
-        pictures = [a for tag, a in page.tags if tag == "img"]
+        pictures = [a for tag, a in page.tags if tag == "img" and a["width"] == "400"]
         rows = surest(_table([*CODES] * 60, folds=5))
         assert [a["alt"].split(",")[0] for a in pictures] == [f"Cell {i}" for i in rows["id"]]
-        assert all(a["src"].startswith("data:image/png;base64,") for a in pictures)
+        assert all(a["src"].startswith("data:image/jpeg;base64,") for a in pictures)
 
     def test_without_pictures_they_are_a_table(self, page):
         rows = surest(_table([*CODES] * 80))
@@ -517,6 +518,108 @@ class TestMistakes:
         table[PROBABILITIES] = np.eye(15)
         page, _ = _write(tmp_path, table, REAL)
         assert "Every answer is right." in page.text
+
+
+def _gallery(page: Page) -> str:
+    """The text of the section."""
+    return page.text.partition("Gallery: every class")[2].partition("The mistakes that it is")[0]
+
+
+class TestGallery:
+    def test_every_class_has_its_cells_with_label_answer_and_probability(self, full):
+        page, _ = full
+        shown = _gallery(page)
+        places = [shown.index(f"{code} {BY_CODE[code].name}") for code in LINEAGE_ORDER]
+        assert places == sorted(places)
+        rows = gallery.typical(_table([*CODES] * 60, folds=5))
+        assert rows["label"].value_counts().to_dict() == dict.fromkeys(CODES, 2)
+        for image_id, code, probability in zip(
+            rows["id"], rows["label"], probabilities(rows).max(axis=1), strict=True
+        ):
+            assert f"label {code} , answer {code} ( {probability:.3f} )" in shown.replace(
+                "(", "( "
+            ).replace(")", " )"), image_id
+            assert image_id in shown
+        assert "Without images here" not in shown
+        assert "wrong" not in shown
+
+    def test_each_cell_has_four_panels_with_alternative_texts(self, full):
+        page, _ = full
+        pictures = [a for tag, a in page.tags if tag == "img" and a["width"] == "160"]
+        rows = gallery.typical(_table([*CODES] * 60, folds=5))
+        texts = [f"Cell {i}" for i in rows["id"]]
+        assert [a["alt"] for a in pictures[::4]] == texts
+        assert [a["alt"] for a in pictures[1:4]] == ["gradient", "overlay", "Grad-CAM++"]
+        assert all(a["src"].startswith("data:image/jpeg;base64,") for a in pictures)
+
+    def test_the_pictures_do_not_make_the_report_giant(self, tmp_path):
+        """Noise, which JPEG packs worst, in place of the cells."""
+        table = _table([*CODES] * 4)
+        bare, _ = _write(tmp_path, table, REAL, replicates=0)
+        _pictures(tmp_path, table)
+        rng = np.random.default_rng(0)
+        rows = gallery.typical(table).set_index("id", drop=False)
+        for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
+            noise = Image.fromarray(rng.integers(0, 256, (160, 640, 3), np.uint8))
+            noise.save(
+                tmp_path / "in" / gallery.FOLDER / picture_name(image_id), pnginfo=note(scores)
+            )
+        page, _ = _write(tmp_path, table, REAL, replicates=0)
+        assert 120 <= len([a for tag, a in page.tags if tag == "img"]) <= 132
+        assert len(page.source) - len(bare.source) < 6e6
+
+    def test_classes_without_images_are_named(self, tmp_path):
+        table = _table(["NGS", "MYO"] * 4)
+        _pictures(tmp_path, table)
+        page, _ = _write(tmp_path, table, REAL)
+        missing = _gallery(page).partition("Without images here:")[2]
+        named = [code for code in CODES if f"{code} {BY_CODE[code].name}" in missing]
+        assert named == [code for code in CODES if code not in ("NGS", "MYO")]
+
+    def test_a_class_without_a_right_answer_shows_wrong_ones_and_says_so(self, tmp_path):
+        table = _table(["NGS", "MYO", "EOS"] * 4)
+        wrong = table["label"] == "MYO"
+        table.loc[wrong, PROBABILITIES] = np.eye(15)[CODES.index("MOB")] * 0.9 + 0.1 / 15
+        _pictures(tmp_path, table)
+        shown = _gallery(_write(tmp_path, table, REAL)[0])
+        assert shown.count("No image of this class is answered rightly") == 1
+        assert shown.count(", wrong") == 2
+        myeloblasts = shown.partition("MYO Myeloblast")[2].partition("NGS Neutrophil")[0]
+        assert "No image of this class is answered rightly" in myeloblasts
+        assert "label MYO , answer MOB" in myeloblasts
+
+    def test_without_pictures_the_section_says_so(self, page):
+        shown = _gallery(page)
+        assert "The pictures are not at hand: an evaluation with --model draws them" in shown
+        assert "Myeloblast" not in shown
+
+    def test_a_class_whose_pictures_are_of_another_network_shows_none(self, tmp_path):
+        table = _table([*CODES] * 4)
+        other = table.copy()
+        changed = other["label"] == "BAS"
+        # The same answer, as surely: only the other classes' probabilities differ.
+        top = probabilities(other[changed]).max(axis=1, keepdims=True)
+        scores = probabilities(other[changed])
+        rest = np.where(scores == top, 0, scores)[:, ::-1]
+        rest[np.arange(len(rest)), CODES.index("BAS")] = 0
+        rest *= (1 - top) / rest.sum(axis=1, keepdims=True)
+        rest[np.arange(len(rest)), CODES.index("BAS")] = top[:, 0]
+        other.loc[changed, PROBABILITIES] = rest
+        _pictures(tmp_path, other)
+        page, _ = _write(tmp_path, table, REAL)
+        shown = _gallery(page)
+        assert shown.count("The pictures are not at hand.") == 1
+        basophils = shown.partition("BAS Basophil")[2].partition("MOB Monoblast")[0]
+        assert "The pictures are not at hand." in basophils
+        assert not re.search("Cell BAS/", page.source.partition('id="mistakes"')[0])
+
+    def test_synthetic_cells_are_called_so(self, tmp_path):
+        table = _table([*CODES] * 2)
+        _pictures(tmp_path, table)
+        page, _ = _write(tmp_path, table, {**REAL, "synthetic": True})
+        assert "SYNTHETIC cells. Typical cells" in _gallery(page)
+        pictures = [a for tag, a in page.tags if tag == "img" and a["width"] == "160"]
+        assert all(a["alt"].startswith("Synthetic cell ") for a in pictures[::4])
 
 
 class TestComparisons:
@@ -599,7 +702,8 @@ class TestInABrowser:
         for view in views:
             assert len(view["figures"]) == 8
             assert all(width > 250 and height > 150 for width, height in view["figures"])
-            assert view["images"] == [400] * pictures
+            assert len(view["images"]) == pictures
+            assert {*view["images"]} <= {160, 400}
 
     def test_no_text_of_a_figure_is_cut_off(self, views):
         assert [view["cut"] for view in views] == [[]] * len(views)

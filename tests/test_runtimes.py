@@ -152,7 +152,7 @@ def test_without_openvino_one_message_tells_what_to_install(model, monkeypatch):
 def test_runtime_belongs_to_a_model(tmp_path):
     done = _evaluate("--predictions", "p.csv", "--out", tmp_path / "out", "--runtime", OPENVINO)
     assert done.returncode == 1
-    assert "--runtime belong to --model" in done.stderr
+    assert "belong to --model, not to --predictions" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

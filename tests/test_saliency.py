@@ -55,16 +55,65 @@ def test_plain_gradient_equals_one_taken_by_hand(
     model = load_model(workdir / "best.keras")
     dense = model.get_layer(OUTPUT_NAME)
     features = keras.Model(model.inputs, dense.input)
-    small = tf.image.resize(images, (32, 32), method="bilinear", antialias=True)
+    middle = images[:, 30:370, 30:370]  # the model's field is of 340 pixels
+    small = tf.image.resize(middle, (32, 32), method="bilinear", antialias=True)
     with tf.GradientTape() as tape:
         tape.watch(small)
         logits = tf.matmul(features(small), dense.kernel) + dense.bias
         answered = tf.reduce_max(logits, axis=1)
     by_hand = tf.reduce_max(tf.abs(tape.gradient(answered, small)), axis=-1)
-    by_hand = tf.image.resize(by_hand[..., tf.newaxis], (400, 400)).numpy()[..., 0]
+    by_hand = tf.image.resize(by_hand[..., tf.newaxis], (340, 340)).numpy()[..., 0]
     for explanation, expected in zip(explanations, by_hand, strict=True):
-        correlation = np.corrcoef(explanation.maps["gradient"].ravel(), expected.ravel())[0, 1]
+        found = explanation.maps["gradient"]
+        correlation = np.corrcoef(found[30:370, 30:370].ravel(), expected.ravel())[0, 1]
+        assert found.sum() == pytest.approx(found[30:370, 30:370].sum())
         assert correlation > 0.999
+
+
+def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> None:
+    """A network whose feature map is the image itself, a mean for each 8 x 8 pixels."""
+    import keras
+
+    from leuko_tf.layers import CellScaling
+    from leuko_tf.resnext import LAST_FEATURE_MAP, SCALING
+
+    pictures = keras.Input((None, None, 3))
+    x = keras.layers.AveragePooling2D(8)(CellScaling(64, 64, name=SCALING)(pictures))
+    x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(pictures, keras.layers.Dense(15, activation="softmax")(x))
+    kernel = np.zeros((3, 15), np.float32)
+    kernel[:, 4] = 1
+    model.layers[-1].set_weights([kernel, np.zeros(15, np.float32)])
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[:, 16:24, 40:48] = 255
+    (explanation,) = explain(model, image, ("Grad-CAM++",))
+    saliency = explanation.maps["Grad-CAM++"]
+    rows, columns = np.mgrid[:64, :64]
+    middle = [(places * saliency).sum() / saliency.sum() for places in (rows, columns)]
+    np.testing.assert_allclose(middle, [19.5, 43.5], atol=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 71), (33, 60), (40, 41)])
+def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
+    """At the 50 pixels in the middle, or at all of a smaller image."""
+    from leuko_tf.layers import centred
+    from leuko_tf.resnext import resnext
+
+    model = resnext(32, 50, 15, [1], 8, 8, 2)
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    (explanation,) = explain(model, image, METHODS[:1])
+    middle = np.asarray(centred(image, 50))
+    (of_middle,) = explain(model, middle, METHODS[:1])
+    assert explanation.probability == pytest.approx(of_middle.probability)
+    for method, saliency in explanation.maps.items():
+        assert saliency.shape == (height, width)
+        top, left = (max(0, (side - 50) // 2) for side in (height, width))
+        shown = saliency[top : top + 50, left : left + 50]
+        above, before = (max(0, (50 - side) // 2) for side in (height, width))
+        of_image = of_middle.maps[method][above:, before:][: shown.shape[0], : shown.shape[1]]
+        np.testing.assert_allclose(shown, of_image, atol=1e-6)
+        assert saliency.sum() == pytest.approx(shown.sum())
 
 
 def test_command_draws_a_figure_an_image_and_says_that_cells_are_synthetic(

@@ -71,10 +71,11 @@ def test_signatures_are_these(loaded) -> None:
     }
     checked = {"valid": ((None,), tf.bool), "problem": ((None,), tf.string)}
     width = loaded.signatures["embed"].structured_outputs["embedding"].shape[1]
+    maps = {"saliency": ((None, SIZE, SIZE), tf.uint8), "field": ((None,), tf.int32)}
     promised = {
         "serving_default": ({"images": tf.TensorSpec((None, None, None, 3), tf.uint8)}, answer),
         "encoded": (files, answer | checked),
-        "explain": (files, answer | checked | {"saliency": ((None, SIZE, SIZE), tf.uint8)}),
+        "explain": (files, answer | checked | maps),
         "embed": (files, {"embedding": ((None, width), tf.float32)} | checked),
         "classify": (
             {"inputs": tf.TensorSpec((None,), tf.string)},

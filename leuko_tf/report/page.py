@@ -1,6 +1,7 @@
 """Fills the report's page from metrics and predictions."""
 
 import base64
+import io
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,11 +11,13 @@ from typing import Any
 import pandas as pd
 import yaml
 from markdown_it import MarkdownIt
+from PIL import Image
 
-from leuko_tf.classes import BY_CODE
+from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
 from leuko_tf.cli import command_line, written_aside
+from leuko_tf.gallery import PANELS
 from leuko_tf.metrics.headline import PLACES, at, headlines
-from leuko_tf.mistakes import Mistake
+from leuko_tf.pictures import Answered, panels_of
 from leuko_tf.report import plots
 from leuko_tf.report.card import model_card
 from leuko_tf.report.rows import (
@@ -33,6 +36,7 @@ from leuko_tf.report.rows import (
 )
 from leuko_tf.report.text import environment, limits
 
+JPEG_QUALITY = 85
 IN_SOURCE = ("training", "remark")  # told elsewhere on the page
 
 
@@ -41,7 +45,8 @@ def write_report(
     others: Mapping[str, pd.DataFrame],
     metrics: dict[str, Any],
     disputed: pd.DataFrame,
-    surest: list[Mistake],
+    surest: list[Answered],
+    typical: Mapping[str, list[Answered]],
     path: Path,
 ) -> None:
     """Writes one HTML file that needs no network and no other file.
@@ -52,6 +57,7 @@ def write_report(
       metrics: what `leuko_tf.evaluate.evaluate` computed.
       disputed: see `leuko_tf.agreement.disputes`.
       surest: see `leuko_tf.mistakes.described`.
+      typical: see `leuko_tf.gallery.described`.
       path: file to write.
     """
     source = metrics["source"]
@@ -70,7 +76,9 @@ def write_report(
         matched=matched_rows(metrics),
         question_names=plots.QUESTION_NAMES,
         figures=_figures([(THIS, table), *others.items()], metrics),
-        mistakes=[(mistake, _data_uri(mistake.picture)) for mistake in surest],
+        mistakes=[(mistake, _whole(mistake)) for mistake in surest],
+        gallery=[(code, [(a, _panels(a)) for a in answers]) for code, answers in typical.items()],
+        without_images=[code for code in LINEAGE_ORDER if code not in typical],
         by_code=BY_CODE,
         disputes=dispute_rows(disputed),
         limits=limits(source),
@@ -110,10 +118,27 @@ def _figures(tables: plots.Tables, metrics: dict[str, Any]) -> dict[str, str | N
     return figures
 
 
-def _data_uri(picture: Path | None) -> str | None:
-    if picture is None:
+def _whole(answered: Answered) -> str | None:
+    """Data URI of the picture; None where there is none."""
+    if answered.picture is None:
         return None
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    with Image.open(answered.picture) as picture:
+        return _jpeg(picture.convert("RGB"))
+
+
+def _panels(answered: Answered) -> list[tuple[str, str]]:
+    """Name and data URI of each panel by itself: on a phone they do not fit in one row."""
+    assert answered.picture
+    with Image.open(answered.picture) as picture:
+        panels = panels_of(picture.convert("RGB"))
+    return [(name, _jpeg(panel)) for name, panel in zip(PANELS, panels, strict=True)]
+
+
+def _jpeg(picture: Image.Image) -> str:
+    """Data URI. As PNG the pictures would make the page some six times as large."""
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def _as_html(markdown: str) -> str:

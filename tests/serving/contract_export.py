@@ -64,7 +64,8 @@ class ContractModel(tf.Module):
         colours, validity = self._colours(images)
         level = tf.cast(tf.reduce_mean(colours, 1), tf.uint8)
         saliency = tf.tile(level[:, None, None], [1, SALIENCY_SIDE, SALIENCY_SIDE])
-        return {**self._outputs(colours), **validity, "saliency": saliency}
+        maps = {"saliency": saliency, "field": tf.fill(tf.shape(level), 400)}
+        return {**self._outputs(colours), **validity, **maps}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
     def embed(self, images):

@@ -181,6 +181,20 @@ def test_an_overlay_covers_the_whole_image_and_lets_it_through():
     assert (result[:, -1] - result[:, 0]).min() > 50  # and right, where the image is
 
 
+@pytest.mark.parametrize(("width", "height"), [(31, 26), (15, 12), (20, 9)])
+def test_an_overlay_lies_where_the_network_looked(width, height):
+    """Here at 20 pixels in the middle: one bright pixel of the map returns to its place."""
+    bright = np.zeros((20, 20), np.uint8)
+    bright[9, 12] = 255
+    black = Image.new("RGB", (width, height))
+    result = np.asarray(images.overlay(black, bright, field=20)).sum(axis=2)
+    assert result.shape == (height, width)
+    # Of an odd difference the larger half lies below and on the right.
+    top = (height - 20) // 2 if height > 20 else -((20 - height) // 2)
+    left = (width - 20) // 2 if width > 20 else -((20 - width) // 2)
+    assert np.unravel_index(result.argmax(), result.shape) == (top + 9, left + 12)
+
+
 # The class.
 
 
@@ -320,6 +334,7 @@ def test_saliency_comes_from_the_signature_explain(stand_in):
         first, second, *_ = client.predict([b"x"] * MAX_EXPLAINED_PER_REQUEST, saliency=True)
         assert first.saliency.shape == second.saliency.shape == (SIDE, SIDE)
         assert first.saliency.dtype == np.uint8
+        assert first.saliency_field == 6
         assert client.predict([b"x"])[0].saliency is None
         signatures = [request.model_spec.signature_name for request in stand_in.requests]
         assert signatures == ["explain", "encoded"]

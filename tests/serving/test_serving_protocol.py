@@ -28,7 +28,7 @@ VALIDITY = {"valid", "problem"}
 ALL_OUTPUTS = {
     "serving_default": OUTPUTS,
     "encoded": OUTPUTS | VALIDITY,
-    "explain": OUTPUTS | VALIDITY | {"saliency"},
+    "explain": OUTPUTS | VALIDITY | {"saliency", "field"},
     "embed": VALIDITY | {"embedding"},
     "classify": {"classes", "scores"},
 }

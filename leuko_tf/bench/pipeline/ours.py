@@ -10,6 +10,7 @@ from leuko_tf.bench.material import DATASET
 from leuko_tf.bench.pipeline import BUILT
 from leuko_tf.bench.worker import Work
 from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
+from leuko_tf.layers import FIELD, seen
 
 FOLDS = (1, 2, 3, 4, 5)
 ENDLESS = 2**31
@@ -35,7 +36,7 @@ def batches(
     """
     config = _config(size, batch, rotate, flip)
     file = Path(work, f"cells_{size}.npy") if cache == "disk" else None
-    cells = data.decode_folds(data.open_dataset(DATASET, _built(work)), FOLDS, size, file)
+    cells = data.decode_folds(data.open_dataset(DATASET, _built(work)), FOLDS, config, file)
     members = np.arange(len(cells.labels))
     return _work(data.training_batches(cells, members, config, first_epoch=0))
 
@@ -50,10 +51,10 @@ def batches_without_cache(work: str, size: int, batch: int) -> Work:
     transforms = tf.data.Dataset.from_tensor_slices(plan.transforms).repeat()
 
     def decoded(example: dict[str, tf.Tensor]) -> tf.Tensor:
-        return data._resized(example, size)["image"]
+        return tf.cast(seen(example["image"][tf.newaxis], FIELD, size)[0], tf.uint8)
 
     def turned(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-        turned = tf.numpy_function(data.turned, [images, transforms], tf.uint8)
+        turned = tf.numpy_function(data.turned, [images, transforms, size], tf.uint8)
         turned.set_shape(images.shape)
         return tf.cast(turned, tf.float32)
 

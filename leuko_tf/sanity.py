@@ -1,0 +1,136 @@
+"""Does a map tell about the trained network, or only about the image?
+
+Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: the same images, and the
+same classes, are explained with a network of the same construction whose weights are fresh. A
+method that gives the same maps for it shows edges, and not what was learned.
+
+Two maps of an image are compared by Spearman's rank correlation of their pixels and by their
+structural similarity (SSIM). Neither is 0 where maps have nothing in common, since the networks
+look at cells in the middle of their images and maps are mostly dark. What maps have in common
+anyway is measured: it is the similarity to the fresh network's map of *another* image. A method
+passes if its maps of the same image lie nearer to that than to identity (1), with 95 % confidence,
+by both measures. An edge detector has 1 and cannot pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
+
+from leuko_tf.classes import INDEX
+from leuko_tf.saliency import Explainer
+from leuko_tf.shares import ends_of, intervals_of_means
+
+if TYPE_CHECKING:
+    import keras
+
+MEASURES = ("spearman", "ssim")
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """How alike maps of a trained and of a fresh network are; not-a-number where not defined.
+
+    Attributes:
+      same: float array [images, 2], of the same image, by each of `MEASURES`.
+      unrelated: likewise, of the trained network's map and the fresh one's of the next image.
+    """
+
+    same: np.ndarray
+    unrelated: np.ndarray
+
+
+class FreshExplainer(Explainer):
+    """Explains with fresh weights, for the classes that another network answered.
+
+    Args:
+      model: the trained network; its weights are not used.
+    """
+
+    def __init__(self, model: "keras.Model"):
+        import keras
+
+        super().__init__(keras.models.clone_model(model))
+        self._asked = np.empty(0, np.int64)
+
+    def maps(
+        self, images: np.ndarray, methods: tuple[str, ...], codes: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """Maps as of an `Explainer`.
+
+        Args:
+          images: uint8 array [n, height, width, 3].
+          methods: of `leuko_tf.saliency.METHODS`.
+          codes: the classes to explain, one an image.
+        """
+        self._asked = np.array([INDEX[code] for code in codes])
+        return [explanation.maps for explanation in self(images, methods)]
+
+    def _map(self, method: str, batch: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        return super()._map(method, batch, self._asked)
+
+
+def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Rank correlation and SSIM of two maps; not-a-number where one of them has no contrast.
+
+    Args:
+      one: float array [height, width], at least 7 pixels on a side.
+      other: likewise.
+
+    Returns:
+      (Spearman's correlation, SSIM of the maps scaled to 0 to 1), each -1 to 1.
+    """
+    if not (np.ptp(one) > 0 and np.ptp(other) > 0):
+        return float("nan"), float("nan")
+    scaled = [(saliency - saliency.min()) / np.ptp(saliency) for saliency in (one, other)]
+    correlation = spearmanr(one, other, axis=None).statistic
+    return float(correlation), float(structural_similarity(*scaled, data_range=1.0))
+
+
+def compare(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> Similarities:
+    """Compares a method's maps of the trained network with those of a fresh one.
+
+    Args:
+      trained: maps of several images, float arrays [height, width].
+      fresh: of the same images, with fresh weights.
+    """
+    others = [*fresh[1:], fresh[0]]
+    return Similarities(
+        same=np.array([similarity(a, b) for a, b in zip(trained, fresh, strict=True)]),
+        unrelated=np.array([similarity(a, b) for a, b in zip(trained, others, strict=True)]),
+    )
+
+
+def check(similarities: Similarities) -> dict[str, Any]:
+    """Whether a method passes.
+
+    Args:
+      similarities: of its maps.
+
+    Returns:
+      JSON-like dict: `images`, of those whose maps have contrast; `spearman` and `ssim`, each with
+      `value` (mean over images) and `interval` for the same image, `unrelated` (the mean for
+      another image), `threshold` (half of the way from there to 1) and `passed`; `passed`, true if
+      both are. With a single image nothing passes; without any, figures are None.
+    """
+    same, unrelated = similarities.same, similarities.unrelated
+    defined = np.isfinite(same).all(axis=1) & np.isfinite(unrelated).all(axis=1)
+    same, unrelated = same[defined], unrelated[defined]
+    result: dict[str, Any] = {"images": len(same)}
+    if not len(same):
+        nothing = dict.fromkeys(("value", "interval", "unrelated", "threshold"))
+        return result | {m: nothing | {"passed": False} for m in MEASURES} | {"passed": False}
+    between = intervals_of_means(same)
+    above = intervals_of_means(same - (unrelated + 1) / 2)[:, 1]
+    for k, name in enumerate(MEASURES):
+        result[name] = {
+            "value": float(same[:, k].mean()),
+            "interval": ends_of(between[k]),
+            "unrelated": float(unrelated[:, k].mean()),
+            "threshold": float((unrelated[:, k].mean() + 1) / 2),
+            "passed": bool(above[k] < 0),
+        }
+    return result | {"passed": all(result[name]["passed"] for name in MEASURES)}

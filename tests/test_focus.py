@@ -1,0 +1,300 @@
+"""The parts on hand-made maps, masks and networks; the command once, on a tiny network."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from leuko_tf import perturbation, sanity
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.masked_cells import choose, read_cells
+from leuko_tf.saliency import METHODS, Explainer
+from leuko_tf.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, REGIONS
+from leuko_tf.shares import AREAS, ELSEWHERE, SHARES, intervals_of_means, share_figures, shares_of
+
+# A cell of 4x4 pixels: the nucleus takes 2 of 16, the cytoplasm 6, the background 8.
+MASK = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 2, 1, 0], [1, 2, 0, 0]], np.uint8)
+
+
+def test_shares_are_sums_over_the_regions() -> None:
+    saliency = np.where(MASK == NUCLEUS, 3.0, np.where(MASK == CYTOPLASM, 0.5, 0.125))
+    assert REGIONS == ("background", "cytoplasm", "nucleus")
+    np.testing.assert_allclose(shares_of(saliency, MASK), [0.1, 0.3, 0.6])
+    np.testing.assert_allclose(shares_of(np.ones((4, 4)), MASK), [8 / 16, 6 / 16, 2 / 16])
+    assert np.isnan(shares_of(np.zeros((4, 4)), MASK)).all()
+
+
+def _rows(labels: list[str], answers: list[str], nucleus: list[float]) -> pd.DataFrame:
+    values = np.array([[0.2, 0.8 - n, n, 0.8, 0.1, 0.1, 0.5, 0.3, 0.2] for n in nucleus])
+    table = pd.DataFrame(values, columns=SHARES + AREAS + ELSEWHERE)
+    return table.assign(label=labels, answer=answers)
+
+
+def test_share_figures_by_class_and_for_right_and_wrong_answers() -> None:
+    rows = _rows(["NGS", "NGS", "MYO", "MYO"], ["NGS", "MYO", "MYO", "MYO"], [0.2, 0.8, 0.3, 0.5])
+    figures = share_figures(rows)
+    assert [*figures] == ["all", "right", "wrong", "MYO", "NGS"]
+    assert [figures[g]["images"] for g in figures] == [4, 3, 1, 2, 2]
+    nucleus = figures["all"]["nucleus"]
+    assert nucleus["share"]["value"] == pytest.approx(0.45)
+    assert nucleus["area"]["value"] == pytest.approx(0.1)
+    assert nucleus["ratio"]["value"] == pytest.approx(4.5)
+    assert nucleus["elsewhere"]["value"] == pytest.approx(0.2)
+    assert nucleus["excess"]["value"] == pytest.approx(0.25)
+    lower, upper = nucleus["ratio"]["interval"]
+    assert 2 <= lower < 4.5 < upper <= 8
+    assert figures["wrong"]["nucleus"]["share"] == {"value": pytest.approx(0.8), "interval": None}
+    assert figures["MYO"]["nucleus"]["share"]["value"] == pytest.approx(0.4)
+
+
+def test_regions_without_area_and_dark_maps_have_no_figures() -> None:
+    rows = _rows(["KSC", "KSC"], ["KSC", "KSC"], [0.8, 0.8])
+    rows["area_cytoplasm"] = 0.0
+    rows.loc[1, SHARES] = np.nan
+    figures = share_figures(rows)
+    assert figures["all"]["images"] == 1
+    assert figures["all"]["cytoplasm"]["ratio"] == {"value": None, "interval": None}
+    assert figures["wrong"]["images"] == 0
+    assert figures["wrong"]["nucleus"]["share"]["value"] is None
+    json.dumps(figures, allow_nan=False)
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    ends = intervals_of_means(rng.normal(5, 1, (60, 100)))
+    covered = (ends[:, 0] < 5) & (ends[:, 1] > 5)
+    assert 88 <= covered.sum() <= 100
+    assert np.isnan(intervals_of_means(np.ones((1, 2)))).all()
+
+
+def test_insertion_and_deletion_by_hand() -> None:
+    """A network that answers by one pixel, which the map puts at the fourth of four places."""
+    image = np.full((10, 10, 3), 250, np.uint8)
+    image[0, :4] = 0  # four dark pixels; the rest is plasma
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return (images[:, 0, 3, :1] == 0).astype(np.float64)
+
+    saliency = np.zeros((10, 10))
+    saliency[0, :4] = (4, 3, 2, 1)
+    rng = np.random.default_rng(0)
+    order = perturbation.pixel_order(saliency, rng)
+    assert order[:4].tolist() == [0, 1, 2, 3]
+    assert sorted(order) == [*range(100)]
+    insertion, deletion = perturbation.curves(predict, image, order, 0, steps=50)
+    # After k of 50 steps 2k pixels have changed: the fourth with the second step.
+    assert insertion.tolist() == [0, 0] + 49 * [1]
+    assert deletion.tolist() == [1, 1] + 49 * [0]
+    assert perturbation.area(deletion) == pytest.approx(1.5 / 50)
+    assert perturbation.area(insertion) == pytest.approx(1 - 1.5 / 50)
+
+
+def test_equal_pixels_are_not_taken_row_by_row() -> None:
+    order = perturbation.pixel_order(np.zeros((30, 30)), np.random.default_rng(0))
+    assert sorted(order) == [*range(900)]
+    assert 0.4 < (order[:450] < 450).mean() < 0.6
+
+
+def test_curves_are_compared_with_the_random_order_of_the_same_images() -> None:
+    early, late = np.array([0, 1, 1.0]), np.array([0, 0, 1.0])
+    both = {"insertion": np.stack([early, early]), "deletion": np.stack([late, late])}
+    by_chance = {name: np.stack([late, early]) for name in perturbation.CURVES}
+    figures = perturbation.curve_figures({"map": both, perturbation.RANDOM: by_chance})
+    insertion = figures["methods"]["map"]["insertion"]
+    assert insertion["curve"] == [0, 1, 1]
+    assert insertion["area"] == pytest.approx(0.75)
+    assert insertion["minus_random"] == pytest.approx(0.25)
+    assert figures["methods"]["map"]["deletion"]["minus_random"] == pytest.approx(-0.25)
+
+
+@pytest.fixture(scope="module")
+def pictures(smear: Path) -> np.ndarray:
+    files = [smear / code / f"{code}_0001.tiff" for code in ("NGS", "MYO", "EOS", "LYT", "MON")]
+    return np.stack([np.asarray(Image.open(f).convert("RGB").resize((96, 96))) for f in files])
+
+
+def test_an_edge_detector_fails_and_unlike_maps_pass(pictures: np.ndarray) -> None:
+    from skimage.filters import sobel
+
+    edges = [sobel(image.mean(axis=-1)) for image in pictures]
+    posing = sanity.check(sanity.compare(edges, edges))
+    assert posing["spearman"]["value"] == pytest.approx(1)
+    assert posing["ssim"]["value"] == pytest.approx(1)
+    assert not posing["passed"]
+    # Nor does one that the weights change a little.
+    rng = np.random.default_rng(0)
+    nearly = [e + 0.02 * e.max() * rng.random(e.shape) for e in edges]
+    assert not sanity.check(sanity.compare(edges, nearly))["passed"]
+    noise = [rng.random(e.shape) for e in edges]
+    unlike = sanity.check(sanity.compare(edges, noise))
+    assert unlike["passed"]
+    assert unlike["spearman"]["value"] == pytest.approx(0, abs=0.1)
+
+
+def test_maps_without_contrast_are_left_out_and_alone_pass_nothing() -> None:
+    flat = [np.zeros((20, 20))] * 3
+    checked = sanity.check(sanity.compare(flat, flat))
+    assert checked["images"] == 0
+    assert not checked["passed"]
+    assert checked["ssim"]["value"] is None
+    one = [np.random.default_rng(0).random((20, 20))]
+    assert not sanity.check(sanity.compare(one, one))["passed"]
+
+
+def test_fresh_weights_explain_the_classes_asked_for(workdir: Path, pictures: np.ndarray) -> None:
+    import keras
+
+    from leuko_tf.models import load_model
+
+    keras.utils.set_random_seed(1)
+    model = load_model(workdir / "best.keras")
+    explain = sanity.FreshExplainer(model)
+    as_neutrophils = explain.maps(pictures, ("gradient",), ["NGS"] * 5)
+    as_blasts = explain.maps(pictures, ("gradient",), ["MYO"] * 5)
+    trained = [e.maps["gradient"] for e in Explainer(model)(pictures, ("gradient",))]
+    for one, other, own in zip(as_neutrophils, as_blasts, trained, strict=True):
+        assert one["gradient"].shape == own.shape
+        assert not np.allclose(one["gradient"], other["gradient"])
+        assert not np.allclose(one["gradient"], own)
+    again = explain.maps(pictures, ("gradient",), ["NGS"] * 5)
+    np.testing.assert_allclose(again[0]["gradient"], as_neutrophils[0]["gradient"], atol=1e-5)
+
+
+def test_images_are_chosen_evenly_by_class_and_the_same_every_time() -> None:
+    labels = {f"NGS/{i}": "NGS" for i in range(50)} | {f"KSC/{i}": "KSC" for i in range(3)}
+    chosen = choose(labels, 10)
+    assert chosen == choose(dict(reversed(labels.items())), 10)
+    assert [labels[i] for i in chosen] == ["NGS", "KSC"] * 3 + ["NGS"] * 4
+    assert len({*chosen}) == 10
+    assert sorted(choose(labels, 1000)) == sorted(labels)
+
+
+@pytest.fixture(scope="module")
+def scored(workdir: Path, smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a scoring by the command, with exact masks."""
+    out = tmp_path_factory.mktemp("scored")
+    words = ["-m", "leuko_tf.saliency", "--score", "--model", workdir / "best.keras"]
+    options = ["--out", out, "--masks", smear / "masks", "--images", "6"]
+    done = subprocess.run(
+        [sys.executable, *words, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 of 30 SYNTHETIC images" in done.stdout
+    assert "Traceback" not in done.stderr
+    return out
+
+
+def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
+    names = ["focus.csv", "focus.html", "focus.json", "segmentation.png"]
+    assert sorted(f.name for f in scored.iterdir()) == names
+    result = json.loads((scored / "focus.json").read_text())
+    assert result["source"]["synthetic"] is True
+    assert result["source"]["held_out"] is True
+    assert result["images"] == {
+        "in_split": 30,
+        "chosen": 6,
+        "scored": 6,
+        "further": 6,
+        "without_mask": [],
+    }
+    assert [*result["shares"]] == [*result["sanity"]] == [*METHODS]
+    assert [*result["curves"]["methods"]] == [*METHODS, "random order"]
+    table = pd.read_csv(scored / "focus.csv")
+    assert len(table) == 6 * len(METHODS)
+    np.testing.assert_allclose(table[SHARES].sum(axis=1).dropna(), 1, atol=1e-5)
+    np.testing.assert_allclose(table[AREAS].sum(axis=1), 1, atol=1e-5)
+    for method, rows in table.groupby("method"):
+        share = result["shares"][method]["all"]["nucleus"]["share"]["value"]
+        assert share == pytest.approx(rows["share_nucleus"].mean(), abs=1e-5)
+        area = result["curves"]["methods"][method]["deletion"]["area"]
+        assert area == pytest.approx(rows["deletion"].mean(), abs=1e-5)
+
+
+def test_area_shares_are_those_of_the_exact_masks_as_far_as_the_network_sees(
+    scored: Path, smear: Path, workdir: Path
+) -> None:
+    from leuko_tf.models import load_model
+    from leuko_tf.resnext import SCALING
+
+    field = load_model(workdir / "best.keras").get_layer(SCALING).field
+    seen = slice((400 - field) // 2, (400 + field) // 2)
+    for _, row in pd.read_csv(scored / "focus.csv").iterrows():
+        with Image.open((smear / "masks" / row["id"]).with_suffix(".png")) as picture:
+            exact = np.asarray(picture)[seen, seen]
+        assert row["area_nucleus"] == pytest.approx((exact == NUCLEUS).mean(), abs=1e-5)
+        assert row["area_background"] == pytest.approx((exact == BACKGROUND).mean(), abs=1e-5)
+
+
+def test_page_says_that_cells_are_synthetic_and_that_it_is_for_research(scored: Path) -> None:
+    page = (scored / "focus.html").read_text()
+    assert "SYNTHETIC" in page
+    assert "Research use only" in page
+    assert page.count("<svg") == 3
+    assert "http" not in page.replace("http://www.w3.org", "")  # needs nothing from elsewhere
+
+
+def test_cells_are_cut_to_what_the_network_sees_with_their_masks(data_dir: Path) -> None:
+    from leuko_tf.data import open_dataset
+    from leuko_tf.masked_cells import labels_of
+
+    builder = open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
+    labels = labels_of(builder, [1])
+    ids = sorted(labels)[:3]
+    whole = read_cells(builder, [1], ids, field=400)
+    middle = read_cells(builder, [1], ids, field=200)
+    assert [cell.id for cell in whole] == [cell.id for cell in middle] == ids
+    for one, other in zip(whole, middle, strict=True):
+        assert one.label == other.label == labels[one.id]
+        assert other.label in CODES
+        np.testing.assert_array_equal(other.image, one.image[100:300, 100:300])
+        np.testing.assert_array_equal(other.mask, one.mask[100:300, 100:300])
+
+
+def test_masks_that_are_missing_or_no_masks_are_named(data_dir: Path, tmp_path: Path) -> None:
+    from leuko_tf.data import open_dataset
+    from leuko_tf.masked_cells import labels_of
+
+    builder = open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
+    first = min(labels_of(builder, [1]))
+    with pytest.raises(UserError, match=f"No mask .*{Path(first).stem}.png"):
+        read_cells(builder, [1], [first], 400, masks=tmp_path)
+    mask = (tmp_path / first).with_suffix(".png")
+    mask.parent.mkdir()
+    Image.new("L", (400, 400), 255).save(mask)
+    with pytest.raises(UserError, match="is no mask"):
+        read_cells(builder, [1], [first], 400, masks=tmp_path)
+    mask.write_bytes(b"no image")
+    with pytest.raises(UserError, match="is not an image that can be read"):
+        read_cells(builder, [1], [first], 400, masks=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--score", "cell.png"], "takes its images from a data set"),
+        (["--score", "--images", "1"], "--images takes 2 or more"),
+        (["--score", "--masks", "nowhere"], "--masks nowhere is no folder"),
+        (["--score", "--split", "fold_7"], "--split takes fold_1 to fold_5"),
+        (["--score"], "give --dataset and --split"),
+        (["--images", "5", "cell.png"], "belong to --score"),
+        ([], "Name images to draw, or --score"),
+    ],
+)
+def test_wrong_words_end_in_one_message(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leuko_tf.saliency import main
+
+    model = ["--model", str(tmp_path / "best.keras"), "--out", str(tmp_path / "out")]
+    if "fold_7" in words:
+        model += ["--dataset", "aml_cytomorphology_lmu/complete"]
+    monkeypatch.setattr(sys, "argv", ["saliency", *model, *words])
+    with pytest.raises(UserError, match=message):
+        main()
+    assert not (tmp_path / "out").exists()
