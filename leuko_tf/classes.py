@@ -67,6 +67,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "atypical_without_pmb": ATYPICAL_WITHOUT_PMB,
 }
 
+# Classes that are stages of one maturation, which examiners confuse as well; every other class is a
+# coarse type by itself. A type's score is the sum of its classes' probabilities.
+COARSE_TYPES: dict[str, tuple[str, ...]] = {
+    "neutrophil": ("NGS", "NGB"),
+    "granulocyte precursor": ("PMO", "PMB", "MYB", "MMZ"),
+}
+
 # Values that a re-annotation can take besides a code.
 UNCERTAIN = "UNC"  # the examiner could not assign a class
 NOT_REANNOTATED = "none"  # written `nan` in annotations.dat

@@ -217,16 +217,21 @@ def main() -> None:
         "are brought to the pixels that the model was trained on",
     )
     parser.add_argument(
+        "--symmetries",
+        action="store_true",
+        help="average over the eight turns and mirrorings of each image, at eight times the work",
+    )
+    parser.add_argument(
         "--annotations", type=Path, help="annotations.dat, for a table without re-annotations"
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     others, replicates = checked_options(arguments)
-    of_model = ("dataset", "data_dir", "split", "runtime", "pixel_size_um")
+    of_model = ("dataset", "data_dir", "split", "runtime", "pixel_size_um", "symmetries")
     if arguments.predictions and any(getattr(arguments, name) for name in of_model):
         raise UserError(
-            "--dataset, --data-dir, --split, --runtime and --pixel-size-um belong to --model, not "
-            "to --predictions"
+            "--dataset, --data-dir, --split, --runtime, --pixel-size-um and --symmetries belong to "
+            "--model, not to --predictions"
         )
     side = arguments.pixel_size_um
     if side is not None and not 0 < side < 10:
@@ -259,6 +264,7 @@ def main() -> None:
             arguments.out,
             arguments.runtime or TENSORFLOW,
             arguments.pixel_size_um,
+            arguments.symmetries,
         )
     metrics = evaluate(
         predictions,

@@ -3,8 +3,8 @@
 For each saliency method, over cells of a data set:
 
 - the share of the map in nucleus, cytoplasm and background, beside the shares of their areas in
-  what the network sees. The ratio of the two is 1 where a map does not care. The same under
-  *another* cell's mask shows what comes of brightness in the middle alone, whatever lies there;
+  what the network sees. The ratio of the two is 1 where a map does not care. The same under the
+  masks of the *other* cells shows what comes of brightness in the middle, whatever lies there;
 - insertion and deletion curves, see `leuko_tf.perturbation`;
 - whether fresh weights give other maps, see `leuko_tf.sanity`.
 
@@ -32,7 +32,7 @@ from leuko_tf.perturbation import CURVES, RANDOM
 from leuko_tf.resnext import SCALING
 from leuko_tf.saliency import BATCH, METHODS, Explainer, batched
 from leuko_tf.segmentation import REGIONS
-from leuko_tf.shares import AREAS, ELSEWHERE, SHARES, share_figures, shares_of
+from leuko_tf.shares import AREAS, ELSEWHERE, SHARES, one_hot, share_figures, shares_of
 
 # Curves and fresh weights take hundreds of runs of the network an image, so that fewer are enough.
 FURTHER_IMAGES = 50
@@ -137,16 +137,23 @@ def _explained(
     explain = Explainer(model)
     rows: list[dict[str, Any]] = []
     maps: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
-    others = [cell.mask for cell in [*cells[1:], cells[0]]]
+    counts = np.zeros((len(REGIONS), *cells[0].image.shape[:2]), np.int32)
+    for cell in cells:
+        assert cell.mask is not None
+        counts += one_hot(cell.mask)
     with tqdm(total=len(cells), desc="saliency", unit=" images") as progress:
-        for batch in batched(zip(cells, others, strict=True), BATCH):
-            explanations = explain(np.stack([cell.image for cell, _ in batch]))
-            for (cell, other), explanation in zip(batch, explanations, strict=True):
+        for batch in batched(cells, BATCH):
+            explanations = explain(np.stack([cell.image for cell in batch]))
+            for cell, explanation in zip(batch, explanations, strict=True):
                 assert cell.mask is not None
-                assert other is not None
-                area = shares_of(np.ones(cell.mask.shape), cell.mask)
+                own = one_hot(cell.mask)
+                area = shares_of(np.ones(cell.mask.shape), own)
                 for method, saliency in explanation.maps.items():
-                    figures = [shares_of(saliency, cell.mask), area, shares_of(saliency, other)]
+                    figures = [
+                        shares_of(saliency, own),
+                        area,
+                        shares_of(saliency, counts - own),
+                    ]
                     rows.append(
                         {
                             "id": cell.id,

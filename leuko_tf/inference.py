@@ -31,6 +31,7 @@ def predict_folds(
     out: Path,
     runtime: str = TENSORFLOW,
     pixel_size_um: float | None = None,
+    symmetries: bool = False,
 ) -> Path:
     """Runs a model over folds of a data set; writes the table of predictions.
 
@@ -47,6 +48,7 @@ def predict_folds(
         are TensorFlow's.
       pixel_size_um: side of the images' pixels in micrometres; None is what the data set says. If
         it and that of the training are known, images are brought to the training's.
+      symmetries: see `leuko_tf.runtimes.answering`.
 
     Returns:
       Path of the table.
@@ -56,7 +58,7 @@ def predict_folds(
         used, or a pixel size is given and that of the training is not known.
     """
     model = load_model(model_file)
-    answer = answering(model, runtime)
+    answer = answering(model, runtime, symmetries)
     builder = data.open_dataset(dataset, data_dir)
     trained = describe_model(model_file)
     images_um, model_um = data.pixel_size(builder, pixel_size_um), trained["pixel_size_um"]
@@ -90,6 +92,7 @@ def predict_folds(
         "split": "+".join(f"fold_{k}" for k in folds),
         "model": str(model_file),
         "runtime": runtime,
+        "averaged_over_symmetries": symmetries,
         "pixel_size_um": images_um,
         "resampled_to_um": model_um if factor != 1 else None,
         "held_out": _held_out(trained, builder, folds),

@@ -47,6 +47,7 @@ def predict(
     fit: str = CROP,
     runtime: str = TENSORFLOW,
     factor: float = 1.0,
+    symmetries: bool = False,
 ) -> tuple["pd.DataFrame", list[str]]:
     """Classifies image files, with a progress bar.
 
@@ -57,6 +58,7 @@ def predict(
         takes the whole image in place of that.
       runtime: of `leuko_tf.runtimes.RUNTIMES`.
       factor: of `leuko_tf.images.resampled`, which comes before the fitting.
+      symmetries: see `leuko_tf.runtimes.answering`.
 
     Returns:
       The table described above, rows in the order of the images; and a sentence for each file that
@@ -76,7 +78,7 @@ def predict(
     from leuko_tf.saliency import batched
     from tfds_aml.images import read_ahead
 
-    answer = answering(model, runtime)
+    answer = answering(model, runtime, symmetries)
     scaling = model.get_layer(SCALING)
     rows: list[dict[str, Any]] = []
     scores = [np.empty((0, len(CODES)), np.float32)]
@@ -253,6 +255,11 @@ def main() -> None:
         "network was trained on (default: leave them as they are)",
     )
     parser.add_argument(
+        "--symmetries",
+        action="store_true",
+        help="average over the eight turns and mirrorings of each image, at eight times the work",
+    )
+    parser.add_argument(
         "--abstain-below",
         type=float,
         metavar="P",
@@ -293,7 +300,7 @@ def main() -> None:
     synthetic = bool(trained["synthetic"])
     factor = _factor(given, trained["pixel_size_um"], arguments.model)
     fit = arguments.fit or CROP
-    table, problems = predict(model, images, fit, arguments.runtime, factor)
+    table, problems = predict(model, images, fit, arguments.runtime, factor, arguments.symmetries)
     if table.empty:
         raise UserError(f"None of {len(images):,} images could be read; the first: {problems[0]}")
     if threshold is not None:
@@ -305,6 +312,7 @@ def main() -> None:
         "fit": fit,
         "pixel_size_um": given,
         "runtime": arguments.runtime,
+        "averaged_over_symmetries": arguments.symmetries,
         "abstain_below": threshold,
         "unreadable": problems,
         "research_use_only": True,

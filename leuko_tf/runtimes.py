@@ -11,7 +11,7 @@ docs/benchmark.md has the speeds.
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,15 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def answering(
-    model: "keras.Model", runtime: str = TENSORFLOW
+    model: "keras.Model", runtime: str = TENSORFLOW, symmetries: bool = False
 ) -> "Callable[[np.ndarray], np.ndarray]":
     """The function from images to probabilities, as a runtime computes it.
 
     Args:
       model: a model of this project, float32.
       runtime: of `RUNTIMES`.
+      symmetries: whether to average the probabilities over the image's eight turns and mirrorings,
+        at eight times the work: a cell on a slide has no upper side.
 
     Returns:
       A function from uint8 or float images [n, height, width, 3] in 0 to 255, of any size, to
@@ -50,6 +52,8 @@ def answering(
     Raises:
       UserError: if OpenVINO is not installed, or cannot convert the model faithfully.
     """
+    import numpy as np
+
     from leuko_tf.layers import seen
     from leuko_tf.resnext import SCALING
 
@@ -62,9 +66,21 @@ def answering(
 
     def answer(images: "np.ndarray") -> "np.ndarray":
         # As the model's first layer would; OpenVINO has no resizing with antialiasing.
-        return network(seen(images, scaling.field, scaling.size))
+        cells = np.asarray(seen(images, scaling.field, scaling.size))
+        if not symmetries:
+            return network(cells)
+        return np.mean([network(cells) for cells in symmetric(cells)], axis=0)
 
     return answer
+
+
+def symmetric(images: "np.ndarray") -> "Iterator[np.ndarray]":
+    """Images [n, size, size, 3] under the eight symmetries of the square, the first unchanged."""
+    import numpy as np
+
+    for mirrored in (images, images[:, :, ::-1]):
+        for quarters in range(4):
+            yield np.ascontiguousarray(np.rot90(mirrored, quarters, axes=(1, 2)))
 
 
 def folded_copy(model: "keras.Model") -> "keras.Model":

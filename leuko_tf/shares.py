@@ -9,25 +9,31 @@ from leuko_tf.classes import LINEAGE_ORDER
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, resampling_weights
 from leuko_tf.segmentation import REGIONS
 
-# Columns of the table: shares of the map, of the area, and of the map under another cell's mask.
+# Columns of the table: shares of the map, of the area, and of the map under the others' masks.
 SHARES, AREAS, ELSEWHERE = (
     [f"{kind}_{region}" for region in REGIONS] for kind in ("share", "area", "elsewhere")
 )
 FIGURES = ("share", "area", "ratio", "elsewhere", "excess")
 
 
-def shares_of(saliency: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def one_hot(mask: np.ndarray) -> np.ndarray:
+    """A mask as int32 array [3, height, width], 1 where the region of `REGIONS` is."""
+    return np.stack([mask == value for value in range(len(REGIONS))]).astype(np.int32)
+
+
+def shares_of(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """How much of a map lies in each region.
 
     Args:
       saliency: float array [height, width], not negative.
-      mask: uint8 array [height, width], of `leuko_tf.segmentation`.
+      regions: int array [3, height, width], of `one_hot`; or a sum of such, for the mean over
+        several masks.
 
     Returns:
       float array [3], in the order of `leuko_tf.segmentation.REGIONS`, with sum 1; not-a-number
-      where all of the map is 0.
+      where all of the map, or of the regions, is 0.
     """
-    sums = np.bincount(mask.ravel(), saliency.ravel().astype(np.float64), len(REGIONS))
+    sums = np.tensordot(regions.astype(np.float64), saliency, axes=2)
     total = sums.sum()
     return sums / total if total > 0 else np.full(len(REGIONS), np.nan)
 
@@ -41,7 +47,7 @@ def share_figures(rows: pd.DataFrame) -> dict[str, Any]:
     Returns:
       `all`, `right`, `wrong`, and a code for each label that there is: groups of images, each with
       `images` and, for each region, `share`, `area`, `ratio` (of the two means), `elsewhere` (the
-      share under another cell's mask) and `excess` (`share` less `elsewhere`), which are `value`
+      share under the other cells' masks) and `excess` (`share` less `elsewhere`), which are `value`
       and `interval`. What is not defined is None: an interval of one image, the figures of no
       image, a ratio without area. Images whose map is 0 everywhere are left out.
     """

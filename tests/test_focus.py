@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,15 @@ from leuko_tf.cli import UserError
 from leuko_tf.masked_cells import choose, read_cells
 from leuko_tf.saliency import METHODS, Explainer
 from leuko_tf.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, REGIONS
-from leuko_tf.shares import AREAS, ELSEWHERE, SHARES, intervals_of_means, share_figures, shares_of
+from leuko_tf.shares import (
+    AREAS,
+    ELSEWHERE,
+    SHARES,
+    intervals_of_means,
+    one_hot,
+    share_figures,
+    shares_of,
+)
 
 # A cell of 4x4 pixels: the nucleus takes 2 of 16, the cytoplasm 6, the background 8.
 MASK = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 2, 1, 0], [1, 2, 0, 0]], np.uint8)
@@ -25,9 +34,12 @@ MASK = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 2, 1, 0], [1, 2, 0, 0]], np.uin
 def test_shares_are_sums_over_the_regions() -> None:
     saliency = np.where(MASK == NUCLEUS, 3.0, np.where(MASK == CYTOPLASM, 0.5, 0.125))
     assert REGIONS == ("background", "cytoplasm", "nucleus")
-    np.testing.assert_allclose(shares_of(saliency, MASK), [0.1, 0.3, 0.6])
-    np.testing.assert_allclose(shares_of(np.ones((4, 4)), MASK), [8 / 16, 6 / 16, 2 / 16])
-    assert np.isnan(shares_of(np.zeros((4, 4)), MASK)).all()
+    regions = one_hot(MASK)
+    np.testing.assert_allclose(shares_of(saliency, regions), [0.1, 0.3, 0.6])
+    np.testing.assert_allclose(shares_of(np.ones((4, 4)), regions), [8 / 16, 6 / 16, 2 / 16])
+    assert np.isnan(shares_of(np.zeros((4, 4)), regions)).all()
+    elsewhere = one_hot(np.zeros_like(MASK))
+    np.testing.assert_allclose(shares_of(saliency, regions + elsewhere), [0.55, 0.15, 0.3])
 
 
 def _rows(labels: list[str], answers: list[str], nucleus: list[float]) -> pd.DataFrame:
@@ -237,6 +249,17 @@ def test_page_says_that_cells_are_synthetic_and_that_it_is_for_research(scored: 
     assert "Research use only" in page
     assert page.count("<svg") == 3
     assert "http" not in page.replace("http://www.w3.org", "")  # needs nothing from elsewhere
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason="no Chromium is installed")
+def test_page_is_seen_whole_on_a_phone_and_on_a_desk(scored: Path) -> None:
+    views = browser.look_at(scored / "focus.html")
+    for view in views:
+        assert view["scrollWidth"] <= view["width"]
+        assert view["beyond"] == view["cut"] == []
+        assert len(view["figures"]) == 3
+        assert len(view["images"]) == 1
+    assert views[-1]["wideTables"] == []
 
 
 def test_cells_are_cut_to_what_the_network_sees_with_their_masks(data_dir: Path) -> None:

@@ -49,6 +49,22 @@ def test_tensorflow_is_the_model_itself(model):
     np.testing.assert_allclose(answering(model)(cells), model.predict_on_batch(cells), atol=1e-5)
 
 
+class TestSymmetries:
+    def test_the_answer_is_the_mean_of_those_to_the_eight_turns_and_mirrorings(self, model):
+        cells = _cells(3, 400)
+        variants = [tf.image.rot90(v, k) for v in (cells, cells[:, ::-1]) for k in range(4)]
+        answers = [model.predict_on_batch(np.asarray(v)) for v in variants]
+        assert np.std(answers, axis=0).max() > 1e-4  # the network itself knows up from down
+        found = answering(model, symmetries=True)(cells)
+        np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-5)
+
+    def test_a_turned_cell_gets_the_same_answer(self, model):
+        answer = answering(model, symmetries=True)
+        cells = _cells(3, 400)
+        for turned in (np.rot90(cells, 1, (1, 2)), cells[:, ::-1], cells.swapaxes(1, 2)):
+            np.testing.assert_allclose(answer(turned), answer(cells), atol=1e-5)
+
+
 @pytest.mark.usefixtures("openvino")
 class TestOpenVINO:
     @pytest.mark.parametrize("size", [32, 400, 29])  # the network's own, and others

@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from leuko_tf.classes import CODES
+from leuko_tf.classes import COARSE_TYPES, CODES, INDEX
 
 CLASS_INDICES = range(len(CODES))
+# int array [15]: of each class the first class of its coarse type, which stands for the type.
+COARSE = np.arange(len(CODES))
+for _codes in COARSE_TYPES.values():
+    COARSE[[INDEX[code] for code in _codes]] = INDEX[_codes[0]]
 
 
 def overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
@@ -39,6 +43,25 @@ def overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         "top2_accuracy": float((labels[:, None] == two_most_probable(scores)).any(axis=1).mean()),
         "classes_with_images": len(present),
     }
+
+
+def coarse(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """Accuracy and its kin over the coarse types, `leuko_tf.classes.COARSE_TYPES`.
+
+    Args:
+      labels, scores: as of `overall`.
+
+    Returns:
+      Balanced accuracy and macro F1 average over the types that have images.
+    """
+    figures = overall(*coarsened(labels, scores))
+    told = {name: figures[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    return {**told, "types_with_images": figures["classes_with_images"]}
+
+
+def coarsened(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of the coarse types, each in the place of its first class."""
+    return COARSE[labels], scores @ np.eye(len(CODES))[COARSE]
 
 
 def two_most_probable(scores: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from leuko_tf.classes import CODES, QUESTIONS
-from leuko_tf.metrics.answers import two_most_probable
+from leuko_tf.metrics.answers import coarsened, two_most_probable
 from leuko_tf.metrics.calibration import log_losses
 from leuko_tf.metrics.questions import question_score
 
@@ -24,6 +24,8 @@ REPLICATES = 2000
 SEED = 0
 CHUNK = 200  # replicates at once; bounds the memory, not the result
 PERCENTILES = (2.5, 97.5)
+
+_OF_COARSE_TYPES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 # Where a figure stands in the dict of figures, such as ("classes", "NGS", "precision").
 Path = tuple[str, ...]
@@ -41,8 +43,8 @@ def bootstrap_intervals(
 
     Returns:
       Dict of the figures' own shape with [lower, upper] in each figure's place: `overall`,
-      `classes`, `questions` (average precision and the figures at threshold 0.5; the AUC has
-      DeLong's) and `calibration`. None where a replicate leaves the figure undefined; a class
+      `coarse`, `classes`, `questions` (average precision and the figures at threshold 0.5; the AUC
+      has DeLong's) and `calibration`. None where a replicate leaves the figure undefined; a class
       without images, and a question without images of both kinds, are left out.
     """
     return _percentiles(_replicated(labels, scores, replicates))
@@ -115,6 +117,9 @@ class _WeightedFigures:
         answers = scores.argmax(axis=1)
         classes = len(CODES)
         self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
+        types, type_scores = coarsened(labels, scores)
+        of_types = types * classes + type_scores.argmax(axis=1)
+        self._coarse_cells = np.eye(classes**2, dtype=np.float32)[of_types]
         self._averaged = {
             ("overall", "top2_accuracy"): (labels[:, None] == two_most_probable(scores)).any(1),
             ("calibration", "brier"): ((shares - np.eye(classes)[labels]) ** 2).sum(axis=1),
@@ -130,10 +135,15 @@ class _WeightedFigures:
         """Figures [replicates] of weights [replicates, n]."""
         images = weights.shape[1]
         classes = len(CODES)
-        counts = (weights @ self._cells).reshape(-1, classes, classes).astype(np.float64)
+        counts, coarse_counts = (
+            (weights @ cells).reshape(-1, classes, classes).astype(np.float64)
+            for cells in (self._cells, self._coarse_cells)
+        )
+        coarse = _of_counts(coarse_counts)
         averages = weights @ np.stack([*self._averaged.values()], axis=1).astype(np.float32)
         return {
             **_of_counts(counts),
+            **{("coarse", name): coarse["overall", name] for name in _OF_COARSE_TYPES},
             **dict(zip(self._averaged, averages.T / images, strict=True)),
             **{
                 ("questions", name, *path): values

@@ -14,7 +14,7 @@ from leuko_tf.metrics.questions import binary_question, question_score
 from leuko_tf.metrics.selective import conformal_over_folds, selective
 from leuko_tf.predictions import probabilities
 
-AVERAGED = ("overall", "classes", "questions", "calibration")
+AVERAGED = ("overall", "coarse", "classes", "questions", "calibration")
 
 # Question and examiner to sensitivity and specificity, as `leuko_tf.agreement` makes them.
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -68,14 +68,15 @@ def figures(table: pd.DataFrame, examiners: Points | None = None) -> dict[str, A
       examiners: as for `compute_metrics`.
 
     Returns:
-      `images`, `overall`, `classes`, `confusion_matrix`, `questions` and `calibration`; see the
-      modules beside this one.
+      `images`, `overall`, `coarse`, `classes`, `confusion_matrix`, `questions` and `calibration`;
+      see the modules beside this one.
     """
     labels, scores = table["label"].map(INDEX).to_numpy(), probabilities(table)
     answered = scores.argmax(axis=1)
     return {
         "images": len(table),
         "overall": answers.overall(labels, scores),
+        "coarse": answers.coarse(labels, scores),
         "classes": answers.per_class(labels, answered),
         "confusion_matrix": answers.confusion_matrix(labels, answered),
         "questions": {

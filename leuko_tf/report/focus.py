@@ -101,7 +101,7 @@ def _has(result: Mapping[str, Any], code: str) -> bool:
 
 
 def _shares(result: Mapping[str, Any]) -> str:
-    """Shares of the map, of the area, and of the map under another cell's mask."""
+    """Shares of the map, of the area, and of the map under the other cells' masks."""
     figure = Figure(figsize=(8.4, 2.6), layout="constrained")
     panels = figure.subplots(1, len(result["shares"]), sharey=True, squeeze=False)[0]
     for axes, (method, groups) in zip(panels, result["shares"].items(), strict=True):
@@ -118,7 +118,7 @@ def _shares(result: Mapping[str, Any]) -> str:
                 mec=REFERENCE,
                 mew=1.4,
                 ms=7,
-                label="saliency, another cell's mask",
+                label="saliency, other cells' masks",
             )
             if figures["share"]["interval"]:
                 axes.plot(figures["share"]["interval"], [row, row], color=NETWORK, linewidth=2.4)

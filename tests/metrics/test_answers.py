@@ -1,12 +1,20 @@
 """Figures of the answers, by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from prediction_tables import indices, some_examples, sure, tables
+from sklearn import metrics as sk
 
-from leuko_tf.classes import CODES, INDEX
-from leuko_tf.metrics.answers import confusion_matrix, overall, per_class, two_most_probable
+from leuko_tf.classes import COARSE_TYPES, CODES, INDEX
+from leuko_tf.metrics.answers import (
+    coarse,
+    confusion_matrix,
+    overall,
+    per_class,
+    two_most_probable,
+)
 from leuko_tf.predictions import probabilities
 
 
@@ -60,6 +68,41 @@ class TestByHand:
         expected = np.zeros((15, 15), int)
         np.add.at(expected, (self.LABELS, self.ANSWERS), 1)
         np.testing.assert_array_equal(matrix["rows_are_labels"], expected)
+
+
+class TestCoarseTypes:
+    LABELS = np.array([INDEX[c] for c in ("NGS", "NGB", "PMO", "MMZ", "MYO", "LYT")])
+
+    def test_answers_of_the_same_type_are_right(self):
+        answered = ("NGB", "NGB", "PMB", "MYO", "MYO", "MMZ")
+        figures = coarse(self.LABELS, sure(answered))
+        assert figures["accuracy"] == pytest.approx(4 / 6)
+        # Neutrophils 2/2, precursors 1/2, myeloblast 1/1, lymphocyte 0/1.
+        assert figures["balanced_accuracy"] == pytest.approx((1 + 1 / 2 + 1 + 0) / 4)
+        # F1: 2*2/(2+2), 2*1/(2+2), 2*1/(1+2), 0.
+        assert figures["macro_f1"] == pytest.approx((1 + 1 / 2 + 2 / 3 + 0) / 4)
+        assert figures["types_with_images"] == 4
+
+    def test_the_stages_of_a_type_have_their_probabilities_together(self):
+        """A myeloblast is likelier than any one stage, a precursor likelier than it."""
+        scores = np.zeros((1, 15))
+        scores[0, [INDEX[c] for c in ("MYO", "PMO", "MYB", "MMZ")]] = 0.4, 0.2, 0.2, 0.2
+        assert coarse(np.array([INDEX["PMB"]]), scores)["accuracy"] == 1
+        assert coarse(np.array([INDEX["MYO"]]), scores)["accuracy"] == 0
+
+    @some_examples
+    @given(tables())
+    def test_as_scikit_learn_has_it_with_the_names_of_the_types(self, table):
+        names = {code: name for name, codes in COARSE_TYPES.items() for code in codes}
+        scores = pd.DataFrame(probabilities(table), columns=CODES)
+        types = scores.T.groupby(lambda code: names.get(code, code), sort=False).sum().T
+        labels = table["label"].map(lambda code: names.get(code, code))
+        top_two = np.sort(types.to_numpy(), axis=1)[:, -2:]
+        clear = top_two[:, 1] - top_two[:, 0] > 1e-9  # of equals the first in line wins
+        if clear.all():
+            expected = sk.accuracy_score(labels, types.idxmax(axis=1))
+            received = coarse(indices(table), probabilities(table))
+            assert received["accuracy"] == pytest.approx(expected)
 
 
 def test_where_all_images_are_of_one_class_its_specificity_is_not_defined():

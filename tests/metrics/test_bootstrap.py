@@ -113,6 +113,7 @@ class TestAgainstRepeatedRows:
         pooled = figures(table)
         expected = {
             *(("overall", name) for name in pooled["overall"] if name != "classes_with_images"),
+            *(("coarse", name) for name in pooled["coarse"] if name != "types_with_images"),
             *(("calibration", name) for name in ("brier", "log_loss")),
         }
         for code in table["label"].unique():
