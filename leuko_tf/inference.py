@@ -95,7 +95,7 @@ def predict_folds(
         "averaged_over_symmetries": symmetries,
         "pixel_size_um": images_um,
         "resampled_to_um": model_um if factor != 1 else None,
-        "held_out": _held_out(trained, builder, folds),
+        "held_out": held_out(trained, builder, folds),
         "training": _training(model_file.parent),
     }
     write_predictions(table, source, out / PREDICTIONS)
@@ -117,7 +117,7 @@ def _images(batches: Iterable[dict[str, Any]], ids: set[str]) -> dict[str, np.nd
     }
 
 
-def _held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool | None:
+def held_out(trained: dict[str, Any], builder: Any, folds: list[int]) -> bool | None:
     """Whether the model has seen none of the folds; None where that is not known.
 
     It is known of the data set of the training alone: another one may hold the same images under

@@ -1,5 +1,7 @@
 """Where the network looks: `python -m leuko_tf.saliency --model M --out DIR IMAGE...`.
 
+With --score in place of images it puts that into numbers, over a data set: `leuko_tf.focus.score`.
+
 Three methods of tf-keras-vis, each for the class that the network answers:
 
 - gradient: the plain gradient of the class's logit (Simonyan et al. 2013, arXiv 1312.6034), the
@@ -13,14 +15,15 @@ Each image gives one figure with image, map and overlay for each method.
 
 import argparse
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from leuko_tf.classes import BY_CODE, CODES
+from leuko_tf.classes import BY_CODE, CODES, INDEX
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
+from leuko_tf.evaluate import add_cells_arguments, chosen_cells
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +35,7 @@ GRADIENT, SMOOTHGRAD, GRAD_CAM = "gradient", "SmoothGrad", "Grad-CAM++"
 METHODS = (GRADIENT, SMOOTHGRAD, GRAD_CAM)
 SMOOTH_SAMPLES = 20
 SMOOTH_NOISE = 0.15  # standard deviation, as a share of the image's range; the paper's 10 to 20 %
-SCORED_IMAGES = 150  # by --score; see `leuko_tf.focus`
+SCORED_IMAGES = 150  # by --score; see `leuko_tf.focus.score`
 BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not the result
 
 
@@ -42,7 +45,8 @@ class Explanation:
 
     Attributes:
       image: uint8 array [height, width, 3].
-      code: str. The class with the highest probability.
+      code: str. The class that is explained: that with the highest probability, if none was asked
+        for.
       probability: float. Of that class.
       maps: dict of method to float32 array [height, width], 0 to 1.
     """
@@ -75,13 +79,17 @@ class Explainer:
         self._cam = GradcamPlusPlus(self._saliency.model, clone=False)
 
     def __call__(
-        self, images: "np.ndarray", methods: tuple[str, ...] = METHODS
+        self,
+        images: "np.ndarray",
+        methods: tuple[str, ...] = METHODS,
+        codes: Sequence[str] | None = None,
     ) -> list[Explanation]:
         """Explains images.
 
         Args:
           images: uint8 array [n, height, width, 3].
           methods: of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
+          codes: the classes to explain, one an image; None for those that the model answers.
 
         Returns:
           An explanation an image; maps have the image's size and are scaled to 0 to 1 each. Where
@@ -96,6 +104,8 @@ class Explainer:
         batch = np.asarray(seen(images, self._scaling.field, self._scaling.size))
         probabilities = self._model.predict_on_batch(batch)
         answers = probabilities.argmax(axis=1)
+        if codes is not None:
+            answers = np.array([INDEX[code] for code in codes])
         shape = images.shape[1:3]
         maps = {name: self._placed(self._map(name, batch, answers), shape) for name in methods}
         return [
@@ -220,10 +230,7 @@ def main() -> None:
         help="shares of saliency in nucleus, cytoplasm and background; insertion and deletion; "
         "comparison with fresh weights: over cells of a data set",
     )
-    beside = "default: of the training that the model lies with"
-    scoring.add_argument("--dataset", help=f"TFDS name/configuration; {beside}")
-    scoring.add_argument("--data-dir", help=f"where it was built; {beside}")
-    scoring.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
+    add_cells_arguments(scoring)
     scoring.add_argument(
         "--masks",
         type=Path,
@@ -245,8 +252,6 @@ def main() -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from leuko_tf.evaluate import _folds
-
     if arguments.images:
         raise UserError("--score takes its images from a data set, and no IMAGE: see --dataset")
     number = SCORED_IMAGES if arguments.number is None else arguments.number
@@ -254,23 +259,13 @@ def _score(arguments: argparse.Namespace) -> None:
         raise UserError(f"--images takes 2 or more. Received: {number}")
     if arguments.masks and not arguments.masks.is_dir():
         raise UserError(f"--masks {arguments.masks} is no folder")
-    dataset, data_dir, split = arguments.dataset, arguments.data_dir, arguments.split
-    config_file = arguments.model.parent / "config.yaml"
-    if config_file.is_file():
-        from leuko_tf.config import load_config
-
-        trained = load_config(config_file).data
-        dataset, data_dir = dataset or trained.dataset, data_dir or trained.data_dir
-        split = split or f"fold_{trained.held_out_fold}"
-    if not dataset or not split:
-        raise UserError(f"No config.yaml beside {arguments.model}: give --dataset and --split.")
-    folds = _folds(split)
+    dataset, data_dir, folds = chosen_cells(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
     import_tensorflow_quietly()
-    from leuko_tf import focus
-    from leuko_tf.report.focus import PAGE
+    from leuko_tf.focus.page import PAGE
+    from leuko_tf.focus.score import score, summary
 
-    result = focus.score(
+    result = score(
         arguments.model,
         dataset,
         data_dir,
@@ -279,7 +274,7 @@ def _score(arguments: argparse.Namespace) -> None:
         masks=arguments.masks,
         number=number,
     )
-    print(focus.summary(result))
+    print(summary(result))
     print(f"page: {arguments.out / PAGE}")
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from leuko_tf.classes import CODES
-from leuko_tf.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, plasma_colour, segment
+from leuko_tf.focus.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, plasma_colour, segment
 from tfds_aml.images import read_rgb
 from tfds_aml.synthetic_smear.drawing import draw_cell
 

@@ -67,7 +67,7 @@ def confusion_matrix(metrics: dict[str, Any]) -> str:
     axes.set_xlabel("answer of the network")
     axes.set_ylabel("label (images)")
     figure.colorbar(picture, label="% of the label's images", shrink=0.7, aspect=30)
-    return _svg(figure, "Confusion matrix, each row as shares of its label's images")
+    return svg(figure, "Confusion matrix, each row as shares of its label's images")
 
 
 def classes(metrics: dict[str, Any], with_published: bool) -> str:
@@ -100,7 +100,7 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
         range(len(LINEAGE_ORDER)), [f"{code} ({counts[code]:,})" for code in LINEAGE_ORDER]
     )
     panels[0].set_ylim(len(LINEAGE_ORDER) - 0.4, -0.6)
-    return _svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
+    return svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
 
 
 def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]) -> str | None:
@@ -169,9 +169,9 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
         axes.set_ylim(-0.01, 1.01)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    _tidy(axes)
+    tidy(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return _svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
+    return svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
 
 def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str | None:
@@ -201,9 +201,9 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
         axes.set_ylim(-0.01, 1.03)
     axes.set_xlabel("sensitivity (recall)")
     axes.set_ylabel("precision")
-    _tidy(axes)
+    tidy(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return _svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
+    return svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
 
 
 def reliability(metrics: dict[str, Any]) -> str:
@@ -226,8 +226,8 @@ def reliability(metrics: dict[str, Any]) -> str:
     lower.set_xlabel("confidence (probability of the answer)")
     lower.set_xlim(0, 1)
     for axes in (upper, lower):
-        _tidy(axes)
-    return _svg(figure, "Reliability diagram")
+        tidy(axes)
+    return svg(figure, "Reliability diagram")
 
 
 def coverage(metrics: dict[str, Any]) -> str:
@@ -254,8 +254,8 @@ def coverage(metrics: dict[str, Any]) -> str:
     axes.set_xlim(0.4, 1.04)
     axes.set_xlabel("share of images answered, the most confident first")
     axes.set_ylabel("share of right answers among them")
-    _tidy(axes)
-    return _svg(figure, "Accuracy against coverage")
+    tidy(axes)
+    return svg(figure, "Accuracy against coverage")
 
 
 def _reliability_line(
@@ -292,13 +292,13 @@ def _line_of(network: int) -> dict[str, Any]:
     return {"color": OTHERS[(network - 1) % len(OTHERS)], "linewidth": 1.6}
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
     axes.grid(color="#e6e6e6")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element: text as text, and repeatable, for it has no date."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -5,8 +5,8 @@ For each saliency method, over cells of a data set:
 - the share of the map in nucleus, cytoplasm and background, beside the shares of their areas in
   what the network sees. The ratio of the two is 1 where a map does not care. The same under the
   masks of the *other* cells shows what comes of brightness in the middle, whatever lies there;
-- insertion and deletion curves, see `leuko_tf.perturbation`;
-- whether fresh weights give other maps, see `leuko_tf.sanity`.
+- insertion and deletion curves, see `leuko_tf.focus.perturbation`;
+- whether fresh weights give other maps, see `leuko_tf.focus.sanity`.
 
 Intervals are of a bootstrap over images. They count images as independent.
 """
@@ -22,17 +22,18 @@ import pandas as pd
 from tqdm import tqdm
 
 import leuko_tf
-from leuko_tf import data, perturbation, sanity
+from leuko_tf import data
 from leuko_tf.classes import INDEX
 from leuko_tf.cli import UserError, command_line, write_json, written_aside
-from leuko_tf.inference import _held_out
-from leuko_tf.masked_cells import MaskedCell, choose, labels_of, read_cells
+from leuko_tf.focus import page, perturbation, sanity
+from leuko_tf.focus.cells import MaskedCell, choose, labels_of, read_cells
+from leuko_tf.focus.perturbation import CURVES, RANDOM
+from leuko_tf.focus.segmentation import REGIONS
+from leuko_tf.focus.shares import AREAS, ELSEWHERE, SHARES, one_hot, share_figures, shares_of
+from leuko_tf.inference import held_out
 from leuko_tf.models import describe_model, load_model
-from leuko_tf.perturbation import CURVES, RANDOM
 from leuko_tf.resnext import SCALING
 from leuko_tf.saliency import BATCH, METHODS, Explainer, batched
-from leuko_tf.segmentation import REGIONS
-from leuko_tf.shares import AREAS, ELSEWHERE, SHARES, one_hot, share_figures, shares_of
 
 # Curves and fresh weights take hundreds of runs of the network an image, so that fewer are enough.
 FURTHER_IMAGES = 50
@@ -67,14 +68,12 @@ def score(
     Returns:
       What `focus.json` holds: `leuko_tf`, `source`, `versions`, `command`, `images` (`in_split`,
       `chosen`, `scored`, `further`, `without_mask` by id), and `shares`, `curves` and `sanity` of
-      `leuko_tf.shares.share_figures`, `leuko_tf.perturbation.curve_figures` and
-      `leuko_tf.sanity.check`; the first and the last by method.
+      `leuko_tf.focus.shares.share_figures`, `leuko_tf.focus.perturbation.curve_figures` and
+      `leuko_tf.focus.sanity.check`; the first and the last by method.
 
     Raises:
       UserError: if model, data set or masks cannot be used, or no image has a mask.
     """
-    from leuko_tf.report import focus as report
-
     keras.utils.set_random_seed(SEED)
     model = load_model(model_file)
     builder = data.open_dataset(dataset, data_dir)
@@ -104,9 +103,9 @@ def score(
             "model": str(model_file),
             "trained_on": trained["trained_on"],
             "trained_on_synthetic": trained["synthetic"],
-            "held_out": _held_out(trained, builder, list(folds)),
+            "held_out": held_out(trained, builder, list(folds)),
             "resampled_to_um": model_um if factor != 1 else None,
-            "masks": str(masks) if masks else "segmented (leuko_tf.segmentation)",
+            "masks": str(masks) if masks else "segmented (leuko_tf.focus.segmentation)",
         },
         "versions": {name: version(name) for name in PACKAGES},
         "command": command_line(),
@@ -123,9 +122,9 @@ def score(
         "curves": perturbation.curve_figures(followed),
         "sanity": compared,
     }
-    report.draw_masks(cells, synthetic, out / report.MASKS)
+    page.draw_masks(cells, synthetic, out / page.MASKS)
     _write_table(table, out / TABLE)
-    report.write_page(result, out / report.PAGE)
+    page.write_page(result, out / page.PAGE)
     write_json(out / FIGURES, result)
     return result
 
@@ -178,7 +177,7 @@ def _curves(
     table: pd.DataFrame,
     maps: Mapping[str, Sequence[np.ndarray]],
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What `leuko_tf.perturbation.curve_figures` takes; the areas go into the table."""
+    """What `leuko_tf.focus.perturbation.curve_figures` takes; the areas go into the table."""
     rng = np.random.default_rng(SEED)
     answers = _answers(table)
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {m: [] for m in (*maps, RANDOM)}
@@ -205,14 +204,15 @@ def _sanity(
     table: pd.DataFrame,
     maps: Mapping[str, Sequence[np.ndarray]],
 ) -> dict[str, Any]:
-    """`leuko_tf.sanity.check` by method; what it compares goes into the table."""
-    explain = sanity.FreshExplainer(model)
+    """`leuko_tf.focus.sanity.check` by method; what it compares goes into the table."""
+    explain = Explainer(keras.models.clone_model(model))  # which does not clone weights
     answers = _answers(table)
     fresh: list[dict[str, np.ndarray]] = []
     with tqdm(total=len(cells), desc="fresh weights", unit=" images") as progress:
         for batch in batched(cells, BATCH):
             images = np.stack([cell.image for cell in batch])
-            fresh += explain.maps(images, tuple(maps), [answers[cell.id] for cell in batch])
+            codes = [answers[cell.id] for cell in batch]
+            fresh += [found.maps for found in explain(images, tuple(maps), codes)]
             progress.update(len(batch))
     compared = {}
     for method in maps:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from leuko_tf import data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
+from leuko_tf.focus.segmentation import REGIONS, segment
 from leuko_tf.layers import FIELD, centred
-from leuko_tf.segmentation import REGIONS, segment
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MaskedCell:
       id: str. Of the data set.
       label: str. Its code.
       image: uint8 array [side, side, 3], before the network resizes it.
-      mask: uint8 array [side, side], see `leuko_tf.segmentation`; None where the segmentation found
+      mask: uint8 array [side, side], see `leuko_tf.focus.segmentation`; None where that found
         nothing sensible.
     """
 

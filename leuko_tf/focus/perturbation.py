@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import auc
 
-from leuko_tf.segmentation import plasma_colour
-from leuko_tf.shares import ends_of, intervals_of_means
+from leuko_tf.focus.segmentation import plasma_colour
+from leuko_tf.focus.shares import ends_of, intervals_of_means
 
 CURVES = ("insertion", "deletion")
 RANDOM = "random order"  # what the methods' curves are compared with

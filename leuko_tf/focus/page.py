@@ -1,4 +1,4 @@
-"""Page and pictures of where the network looks; the figures are of `leuko_tf.focus`."""
+"""Page and pictures of where the network looks; the figures are of `leuko_tf.focus.score`."""
 
 import base64
 import io
@@ -13,12 +13,12 @@ from skimage.segmentation import find_boundaries
 
 from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
 from leuko_tf.cli import written_aside
-from leuko_tf.masked_cells import MaskedCell
-from leuko_tf.perturbation import CURVES, RANDOM
-from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, _svg, _tidy
+from leuko_tf.focus.cells import MaskedCell
+from leuko_tf.focus.perturbation import CURVES, RANDOM
+from leuko_tf.focus.sanity import MEASURES
+from leuko_tf.focus.segmentation import BACKGROUND, NUCLEUS, REGIONS
+from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, svg, tidy
 from leuko_tf.report.text import SYNTHETIC_LIMIT, environment
-from leuko_tf.sanity import MEASURES
-from leuko_tf.segmentation import BACKGROUND, NUCLEUS, REGIONS
 
 PAGE = "focus.html"
 MASKS = "segmentation.png"
@@ -35,7 +35,7 @@ def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None
     """Writes a picture of the first cells, by class, with the outlines of their masks.
 
     Args:
-      cells: with masks; even by class, as `leuko_tf.masked_cells.choose` orders them.
+      cells: with masks; even by class, as `leuko_tf.focus.cells.choose` orders them.
       synthetic: whether they are drawn.
       file: PNG to write.
     """
@@ -128,13 +128,13 @@ def _shares(result: Mapping[str, Any]) -> str:
         axes.set_ylim(len(REGIONS) - 0.5, -0.5)
         axes.set_yticks(range(len(REGIONS)), _INWARDS)
         axes.set_xlabel("share")
-        _tidy(axes)
+        tidy(axes)
     handles, names = panels[0].get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     figure.legend(
         once.values(), once.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
-    return _svg(figure, "Shares of saliency and of area in nucleus, cytoplasm and background")
+    return svg(figure, "Shares of saliency and of area in nucleus, cytoplasm and background")
 
 
 def _classes(result: Mapping[str, Any]) -> str:
@@ -160,8 +160,8 @@ def _classes(result: Mapping[str, Any]) -> str:
         axes.set_ylim(len(codes) - 0.5, -0.5)
         axes.set_yticks(range(len(codes)), codes)
         axes.set_xlabel("share in the nucleus")
-        _tidy(axes)
-    return _svg(figure, "Share of saliency in the nucleus by class")
+        tidy(axes)
+    return svg(figure, "Share of saliency in the nucleus by class")
 
 
 def _perturbed(result: Mapping[str, Any]) -> str:
@@ -178,11 +178,11 @@ def _perturbed(result: Mapping[str, Any]) -> str:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("share of pixels " + {"insertion": "inserted", "deletion": "deleted"}[name])
         axes.set_ylim(-0.02, 1.02)
-        _tidy(axes)
+        tidy(axes)
     panels[0].set_ylabel("probability of the answered class")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return _svg(figure, "Insertion and deletion curves")
+    return svg(figure, "Insertion and deletion curves")
 
 
 def _jpeg(picture: Path) -> str:

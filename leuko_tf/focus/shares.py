@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from leuko_tf.classes import LINEAGE_ORDER
+from leuko_tf.focus.segmentation import REGIONS
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, resampling_weights
-from leuko_tf.segmentation import REGIONS
 
 # Columns of the table: shares of the map, of the area, and of the map under the others' masks.
 SHARES, AREAS, ELSEWHERE = (
@@ -30,8 +30,8 @@ def shares_of(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
         several masks.
 
     Returns:
-      float array [3], in the order of `leuko_tf.segmentation.REGIONS`, with sum 1; not-a-number
-      where all of the map, or of the regions, is 0.
+      float array [3], in the order of `leuko_tf.focus.segmentation.REGIONS`, with sum 1;
+      not-a-number where all of the map, or of the regions, is 0.
     """
     sums = np.tensordot(regions.astype(np.float64), saliency, axes=2)
     total = sums.sum()

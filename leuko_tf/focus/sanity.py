@@ -14,18 +14,13 @@ by both measures. An edge detector has 1 and cannot pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
-from leuko_tf.classes import INDEX
-from leuko_tf.saliency import Explainer
-from leuko_tf.shares import ends_of, intervals_of_means
-
-if TYPE_CHECKING:
-    import keras
+from leuko_tf.focus.shares import ends_of, intervals_of_means
 
 MEASURES = ("spearman", "ssim")
 
@@ -41,36 +36,6 @@ class Similarities:
 
     same: np.ndarray
     unrelated: np.ndarray
-
-
-class FreshExplainer(Explainer):
-    """Explains with fresh weights, for the classes that another network answered.
-
-    Args:
-      model: the trained network; its weights are not used.
-    """
-
-    def __init__(self, model: "keras.Model"):
-        import keras
-
-        super().__init__(keras.models.clone_model(model))
-        self._asked = np.empty(0, np.int64)
-
-    def maps(
-        self, images: np.ndarray, methods: tuple[str, ...], codes: Sequence[str]
-    ) -> list[dict[str, np.ndarray]]:
-        """Maps as of an `Explainer`.
-
-        Args:
-          images: uint8 array [n, height, width, 3].
-          methods: of `leuko_tf.saliency.METHODS`.
-          codes: the classes to explain, one an image.
-        """
-        self._asked = np.array([INDEX[code] for code in codes])
-        return [explanation.maps for explanation in self(images, methods)]
-
-    def _map(self, method: str, batch: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        return super()._map(method, batch, self._asked)
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
