@@ -35,6 +35,8 @@ class DataConfig:
       batch_size: int. Images a step.
       rotate: bool. Rotation by any angle.
       flip: bool. Horizontal and vertical flips.
+      zoom: float. Each sample is enlarged or shrunk by up to this share, 0 to 0.5.
+      shift: float. Each sample is moved by up to this share of its side, both ways, 0 to 0.5.
       cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells, 3 x
         input_size x input_size bytes each, do not fit into memory.
     """
@@ -49,6 +51,8 @@ class DataConfig:
     batch_size: int = 32
     rotate: bool = True
     flip: bool = True
+    zoom: float = 0.0
+    shift: float = 0.0
     cache: str = "memory"
 
     def __post_init__(self) -> None:
@@ -61,6 +65,9 @@ class DataConfig:
         samples = self.samples_per_class
         _check("data.samples_per_class", samples, samples is None or samples > 0, "null or above 0")
         _check("data.batch_size", self.batch_size, self.batch_size > 0, "above 0")
+        for name in ("zoom", "shift"):
+            share = getattr(self, name)
+            _check(f"data.{name}", share, 0 <= share <= 0.5, "0 to 0.5")
         _check_one_of("data.cache", self.cache, "memory", "disk")
 
 

@@ -141,14 +141,15 @@ def count(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
 def margin(config: Config) -> int:
     """Pixels that are kept around the network's input, so that a turn finds them in its corners.
 
-    As many as a turn by 45 degrees needs, as far as the images of 400 pixels have them, and such
-    that the input's own pixels are those that it has without a margin.
+    As many as the farthest corner of a sample can need, as far as images of 400 pixels have them,
+    and such that the input's own pixels are those that it has without a margin.
     """
-    size, field = config.model.input_size, config.model.field
-    if not config.data.rotate or field >= FIELD:
+    size, field, settings = config.model.input_size, config.model.field, config.data
+    if field >= FIELD:
         return 0
+    reach = (2**0.5 if settings.rotate else 1) * (1 + settings.zoom) / 2 + settings.shift
     step = size // math.gcd(size, field)  # for so many, the field's pixels are a whole number
-    largest = min((2**0.5 - 1) * size / 2, (FIELD - field) * size / field / 2)
+    largest = min((reach - 0.5) * size, (FIELD - field) * size / field / 2)
     return int(largest // step) * step
 
 
@@ -208,7 +209,8 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
     """Draws the samples of one epoch.
 
     With `samples_per_class` every class that has images gives that many: each image equally often,
-    up to one, rare ones again and again. Each sample is then flipped and turned about its centre.
+    up to one, rare ones again and again. Each sample is then flipped, turned and zoomed about its
+    centre, and shifted.
 
     Args:
       labels: int array [n] of the training cells.
@@ -234,8 +236,11 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
     number = len(indices)
     angles = rng.uniform(0, 2 * np.pi, number) if config.data.rotate else np.zeros(number)
     flips = rng.choice([-1.0, 1.0], (number, 2)) if config.data.flip else np.ones((number, 2))
-    size = config.model.input_size
-    return EpochPlan(indices, _transforms(angles, flips, size, margin(config)))
+    size, zoom = config.model.input_size, np.log1p(config.data.zoom)
+    scales = np.exp(rng.uniform(-zoom, zoom, number))
+    shifts = rng.uniform(-1, 1, (number, 2)) * config.data.shift * size
+    transforms = _transforms(angles, flips, size, margin(config), scales, shifts)
+    return EpochPlan(indices, transforms)
 
 
 def steps_per_epoch(labels: np.ndarray, config: Config) -> int:
@@ -273,7 +278,8 @@ def training_batches(
     """
     labels = cells.labels[members]
     used = steps_per_epoch(labels, config) * config.data.batch_size
-    turns = config.data.rotate or config.data.flip
+    settings = config.data
+    moves = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
     size = config.model.input_size
 
     def plan(epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +293,7 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((indices, transforms))
 
     def load(indices: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(cells, indices, size, transforms if turns else None)
+        return _gather(cells, indices, size, transforms if moves else None)
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
     batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
@@ -338,27 +344,37 @@ def _prepared(
     return {**example, "image": image[0]}
 
 
-def _transforms(angles: np.ndarray, flips: np.ndarray, size: int, around: int) -> np.ndarray:
-    """Flips, then turns about the image's centre; one gather does both.
+def _transforms(
+    angles: np.ndarray,
+    flips: np.ndarray,
+    size: int,
+    around: int = 0,
+    scales: np.ndarray | float = 1.0,
+    shifts: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """Flips, turns and zooms about the image's centre, and shifts; one gather does it all.
 
     Args:
       angles: float array [n], radians, counter-clockwise.
       flips: float array [n, 2] of 1 or -1 for (horizontal, vertical).
       size: side of the output in pixels.
       around: margin of the input, in pixels.
+      scales: float array [n], pixels of the input that one of the output covers.
+      shifts: float array [n, 2], of the place looked at, in the input's x and y pixels.
 
     Returns:
       float32 array [n, 2, 3].
     """
     centre = (size - 1) / 2
-    cos, sin = np.cos(angles), np.sin(angles)
+    cos, sin = scales * np.cos(angles), scales * np.sin(angles)
+    right, down = np.broadcast_to(shifts + around, (len(angles), 2)).T
     horizontal, vertical = flips.T
     # Input x and y as linear functions of output x and y, both counted from the centre.
     xx, xy = horizontal * cos, -horizontal * sin
     yx, yy = vertical * sin, vertical * cos
     rows = (
-        (xx, xy, around + centre * (1 - xx - xy)),
-        (yx, yy, around + centre * (1 - yx - yy)),
+        (xx, xy, right + centre * (1 - xx - xy)),
+        (yx, yy, down + centre * (1 - yx - yy)),
     )
     return np.stack([np.stack(row, axis=1) for row in rows], axis=1).astype(np.float32)
 

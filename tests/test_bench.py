@@ -488,7 +488,7 @@ class TestTorch:
         smooth = np.stack([rows * 10, columns * 10, rows * columns / 3], axis=-1).astype(np.uint8)
         signs = np.array([[-1.0 if flip else 1.0 for flip in flips]])
         transforms = data._transforms(np.radians([35.0]), signs, 24)
-        ours = data.turned(smooth[np.newaxis], transforms)[0].astype(float)
+        ours = data.turned(smooth[np.newaxis], transforms, 24)[0].astype(float)
         opencv = TURNS["opencv"](Image.fromarray(smooth), 35.0, [*flips]).numpy()
         np.testing.assert_array_equal(opencv, ours)
         torchs = TURNS["grid_sample"](Image.fromarray(smooth), 35.0, [*flips])

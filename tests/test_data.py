@@ -40,7 +40,7 @@ def _photograph(size: int) -> np.ndarray:
 
 def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
     transforms = data._transforms(
-        np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0], around=0
+        np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
     )
     turned = data.turned(image[np.newaxis], transforms, image.shape[0])[0]
     assert turned.dtype == np.uint8
@@ -123,6 +123,30 @@ class TestPlanEpoch:
         assert not flipped[:, [0, 1], [1, 0]].any()
         turned = data.plan_epoch(labels, _config(flip=False), 0).transforms
         np.testing.assert_allclose(np.linalg.det(turned[:, :, :2]), 1, atol=1e-6)
+
+    def test_zooms_enlarge_and_shrink_up_to_the_share_asked_for(self):
+        config = _config(rotate=False, flip=False, zoom=0.25)
+        scales = data.plan_epoch(np.zeros(400, int), config, 0).transforms[:, [0, 1], [0, 1]]
+        np.testing.assert_array_equal(scales[:, 0], scales[:, 1])
+        assert 0.8 <= scales.min() < 0.81
+        assert 1.24 < scales.max() <= 1.25
+        assert 0.4 < (scales > 1).mean() < 0.6
+
+    def test_shifts_move_the_middle_up_to_the_share_asked_for(self):
+        config = _config(size=40, shift=0.1)
+        plan = data.plan_epoch(np.zeros(400, int), config, 0)
+        middle = plan.transforms @ [19.5, 19.5, 1] - 19.5
+        assert 3.9 < np.abs(middle).max() <= 4.0001
+        assert (np.abs(middle.mean(axis=0)) < 0.5).all()
+
+    def test_what_was_drawn_before_stays_the_same_when_zooms_and_shifts_come_in(self):
+        labels = np.arange(30) % 5
+        one = data.plan_epoch(labels, _config(), 0)
+        other = data.plan_epoch(labels, _config(zoom=0.2, shift=0.1), 0)
+        np.testing.assert_array_equal(one.indices, other.indices)
+        turns = [plan.transforms[:, :, :2] for plan in (one, other)]
+        sizes = [np.sqrt(np.abs(np.linalg.det(turn)))[:, None, None] for turn in turns]
+        np.testing.assert_allclose(turns[0] / sizes[0], turns[1] / sizes[1], atol=1e-6)
 
 
 ONE_LEVEL = 1.01  # of 255: results are rounded to whole grey levels
