@@ -37,8 +37,9 @@ class DataConfig:
       flip: bool. Horizontal and vertical flips.
       zoom: float. Each sample is enlarged or shrunk by up to this share, 0 to 0.5.
       shift: float. Each sample is moved by up to this share of its side, both ways, 0 to 0.5.
-      cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells, 3 x
-        input_size x input_size bytes each, do not fit into memory.
+      cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells do not fit
+        into memory: 3 x input_size x input_size bytes each, up to twice as much where a field below
+        400 leaves room for turns.
     """
 
     dataset: str = "aml_cytomorphology_lmu/complete"

@@ -8,7 +8,7 @@ same whether the training ran through or was resumed, on any machine.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ import tfds_aml  # noqa: F401  # registers the data sets
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config
-from leuko_tf.images import resampled
+from leuko_tf.images import resampled, scale_factor
 from leuko_tf.layers import FIELD, centred, seen
+from leuko_tf.models import same_images
 
 READ_BATCH = 32
 
@@ -94,7 +95,7 @@ def read(
       field: side in pixels of the square to take from the middle of the images; see
         `leuko_tf.layers.centred`.
       size: side in pixels to resize that to, as the model would; None leaves it.
-      factor: of `leuko_tf.images.resampled`, which comes before the rest; see `scale_factor`.
+      factor: of `leuko_tf.images.resampled`, which comes before the rest; see `factor_for`.
 
     Yields:
       Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
@@ -113,24 +114,45 @@ def pixel_size(builder: tfds.core.DatasetBuilder, given: float | None) -> float 
     return builder.info.metadata.get("pixel_size_um") if given is None else given
 
 
-def scale_factor(images_um: float | None, wanted_um: float | None) -> float:
-    """By how much to enlarge images for pixels of another side.
+def factor_for(
+    model_um: float | None,
+    trained: Mapping[str, Any],
+    builder: tfds.core.DatasetBuilder,
+    given: float | None = None,
+) -> float:
+    """By how much to enlarge a data set's images to the scale of a model; says so if it is not 1.
 
     Args:
-      images_um: side of the images' pixels in micrometres; None where that is not known.
-      wanted_um: side that they should have; None leaves them.
+      model_um: side in micrometres of the pixels that the model was trained on, or None.
+      trained: of `leuko_tf.models.describe_model`.
+      builder: the data set.
+      given: side of the images' pixels in micrometres; None is what the training took it for, if
+        this is its data set, or else what the data set says.
+
+    Returns:
+      Of `leuko_tf.images.resampled`; 1 where a scale is not known.
 
     Raises:
-      UserError: if the images' is needed and not known.
+      UserError: if a side is given, and the model's is not known.
     """
-    if wanted_um is None:
+    same = same_images(trained, builder.info.full_name, builder.info.metadata)
+    images_um = pixel_size(builder, trained["images_pixel_size_um"] if same else None)
+    images_um = images_um if given is None else given
+    if model_um is None:
+        if given is not None:
+            raise UserError("--pixel-size-um: what pixels the model was trained on is not known")
+        if images_um is not None and not same:
+            print(
+                f"The images' pixels are {images_um} um; what the model was trained on is not "
+                "known: images are taken as they are."
+            )
         return 1.0
     if images_um is None:
-        raise UserError(
-            f"To bring images to pixels of {wanted_um} um the side of theirs must be known; the "
-            "data set does not tell. Set data.pixel_size_um, or --pixel-size-um."
-        )
-    return images_um / wanted_um
+        return 1.0
+    factor = scale_factor(images_um, model_um)
+    if factor != 1:
+        print(f"Images are brought from pixels of {images_um} um to the training's {model_um} um.")
+    return factor
 
 
 def count(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
@@ -167,8 +189,7 @@ def decode_folds(
     number = count(builder, folds)
     size = config.model.input_size + 2 * margin(config)
     field = config.model.field * size // config.model.input_size
-    given = pixel_size(builder, config.data.pixel_size_um)
-    factor = scale_factor(given, config.data.resample_to_um)
+    factor = _training_factor(builder, config)
     shape = (number, size, size, 3)
     if file is None:
         images: np.ndarray = np.empty(shape, np.uint8)
@@ -184,6 +205,19 @@ def decode_folds(
             done = chunk.stop
             progress.update(chunk.stop - chunk.start)
     return Cells(images, labels)
+
+
+def _training_factor(builder: tfds.core.DatasetBuilder, config: Config) -> float:
+    wanted_um = config.data.resample_to_um
+    images_um = pixel_size(builder, config.data.pixel_size_um)
+    if wanted_um is None:
+        return 1.0
+    if images_um is None:
+        raise UserError(
+            f"data.resample_to_um={wanted_um}: the data set does not tell the side of its pixels. "
+            "Set data.pixel_size_um."
+        )
+    return scale_factor(images_um, wanted_um)
 
 
 def validation_split(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import leuko_tf
+from leuko_tf.asked_cells import add_cells_arguments, asked_cells
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
 
@@ -161,44 +162,6 @@ def named_tables(texts: list[str]) -> dict[str, Path]:
     return tables
 
 
-def _folds(split: str) -> list[int]:
-    """`fold_1` or `fold_1+fold_3` to fold numbers."""
-    known = {f"fold_{k}": k for k in range(1, 6)}
-    try:
-        return sorted({known[name] for name in split.split("+")})
-    except KeyError as error:
-        raise UserError(
-            f"--split takes fold_1 to fold_5, joined by +. Received: {split}"
-        ) from error
-
-
-def add_cells_arguments(parser: Any) -> None:
-    """Which cells a model is asked about; see `chosen_cells`. Takes a parser or a group of one."""
-    beside = "default: of the training that the model lies with"
-    parser.add_argument("--dataset", help=f"TFDS name/configuration; {beside}")
-    parser.add_argument("--data-dir", help=f"where it was built; {beside}")
-    parser.add_argument("--split", help=f"such as fold_1, or fold_1+fold_2; {beside}: held out")
-
-
-def chosen_cells(arguments: argparse.Namespace) -> tuple[str, str | None, list[int]]:
-    """Data set, its folder (None is TFDS' own default) and folds, as given or as trained.
-
-    Raises:
-      UserError: if they are not given, and the model lies with no training; or for unknown folds.
-    """
-    dataset, data_dir, split = arguments.dataset, arguments.data_dir, arguments.split
-    config_file = arguments.model.parent / "config.yaml"
-    if config_file.is_file():
-        from leuko_tf.config import load_config
-
-        trained = load_config(config_file).data
-        dataset, data_dir = dataset or trained.dataset, data_dir or trained.data_dir
-        split = split or f"fold_{trained.held_out_fold}"
-    if not dataset or not split:
-        raise UserError(f"No config.yaml beside {arguments.model}: give --dataset and --split.")
-    return dataset, data_dir, _folds(split)
-
-
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `crossval` both take; see `checked_options`."""
     parser.add_argument(
@@ -266,7 +229,7 @@ def main() -> None:
 
     predictions = arguments.predictions
     if arguments.model:
-        dataset, data_dir, folds = chosen_cells(arguments)
+        dataset, data_dir, folds = asked_cells(arguments)
         import_tensorflow_quietly()
         from leuko_tf.inference import predict_folds
 

@@ -110,6 +110,7 @@ def export(
         "temperature": temperature,
         "input_size": served.size,
         "field": served.field,
+        "pixel_size_um": served.pixel_size_um,
         "max_pixels": decoding.MAX_PIXELS,
         "signatures": sorted(served.endpoints),
     }

@@ -14,6 +14,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 # More pixels are a slide and no cell; as the exported graph's limit.
 MAX_PIXELS = 2048 * 2048
+MAX_FACTOR = 8  # between pixels of two magnifications; more is a slip, and would fill the memory
 
 
 def find_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -91,6 +92,25 @@ def read_image(path: Path) -> np.ndarray:
         return read_rgb(path)
     except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
         raise UserError(f"{path} is not an image that can be read: {error}") from error
+
+
+def scale_factor(images_um: float, wanted_um: float) -> float:
+    """The factor of `resampled` for pixels of another side.
+
+    Args:
+      images_um: side of the images' pixels in micrometres, on the slide.
+      wanted_um: side that they should have.
+
+    Raises:
+      UserError: if one is more than `MAX_FACTOR` times the other.
+    """
+    factor = images_um / wanted_um
+    if not 1 / MAX_FACTOR <= factor <= MAX_FACTOR:
+        raise UserError(
+            f"Pixels of {images_um:g} um cannot be brought to {wanted_um:g} um, a factor of "
+            f"{factor:.3g}. The side is that of a pixel on the slide, not on the camera's chip."
+        )
+    return factor
 
 
 def resampled(image: np.ndarray, factor: float) -> np.ndarray:

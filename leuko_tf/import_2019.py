@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 # The outputs of 2019, in the order of the file.
+# Of the images that the network was trained on; sources in tfds_aml.aml_cytomorphology_lmu.
+PIXEL_SIZE_UM = 0.0725
 OUTPUTS = (
     "BAS", "EBO", "EBO2", "EOS", "KSC", "LYA", "LYT", "MMZ",
     "MOB", "MON", "MYB", "MYO", "NGB", "NGS", "PMB", "PMO",
@@ -128,9 +130,10 @@ def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
     import numpy as np
 
     from leuko_tf.layers import MergingDense
-    from leuko_tf.resnext import OUTPUT_NAME, resnext
+    from leuko_tf.resnext import OUTPUT_NAME, SCALING, resnext
 
     model = resnext(num_outputs=len(OUTPUTS))
+    model.get_layer(SCALING).pixel_size_um = PIXEL_SIZE_UM
     for name, arrays in weights.items():
         model.get_layer(OUTPUT_NAME if name == DENSE else name).set_weights(arrays)
     if raw_outputs:

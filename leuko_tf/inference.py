@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from leuko_tf import data, gallery, mistakes
 from leuko_tf.classes import CODES, REANNOTATIONS
-from leuko_tf.cli import UserError
 from leuko_tf.models import describe_model, load_model, same_images
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
 from leuko_tf.resnext import SCALING
@@ -46,8 +45,7 @@ def predict_folds(
       out: folder to write to.
       runtime: what computes the probabilities, of `leuko_tf.runtimes.RUNTIMES`. The saliency maps
         are TensorFlow's.
-      pixel_size_um: side of the images' pixels in micrometres; None is what the data set says. If
-        it and that of the training are known, images are brought to the training's.
+      pixel_size_um: side of the images' pixels in micrometres; see `leuko_tf.data.factor_for`.
       symmetries: see `leuko_tf.runtimes.answering`.
 
     Returns:
@@ -61,18 +59,9 @@ def predict_folds(
     answer = answering(model, runtime, symmetries)
     builder = data.open_dataset(dataset, data_dir)
     trained = describe_model(model_file)
-    images_um, model_um = data.pixel_size(builder, pixel_size_um), trained["pixel_size_um"]
-    if pixel_size_um is not None and model_um is None:
-        raise UserError(
-            f"--pixel-size-um: what pixels {model_file} was trained on is not known: the run.json "
-            "beside it does not tell"
-        )
-    factor = data.scale_factor(images_um, model_um) if images_um else 1.0
-    if factor != 1:
-        print(f"images are brought from pixels of {images_um} um to the training's {model_um} um")
-    read = functools.partial(
-        data.read, builder, folds, field=model.get_layer(SCALING).field, factor=factor
-    )
+    scaling = model.get_layer(SCALING)
+    factor = data.factor_for(scaling.pixel_size_um, trained, builder, pixel_size_um)
+    read = functools.partial(data.read, builder, folds, field=scaling.field, factor=factor)
     tables = []
     with tqdm(total=data.count(builder, folds), desc="classifying", unit=" images") as progress:
         for batch in read():
@@ -93,8 +82,7 @@ def predict_folds(
         "model": str(model_file),
         "runtime": runtime,
         "averaged_over_symmetries": symmetries,
-        "pixel_size_um": images_um,
-        "resampled_to_um": model_um if factor != 1 else None,
+        "resampled_to_um": scaling.pixel_size_um if factor != 1 else None,
         "held_out": held_out(trained, builder, folds),
         "training": _training(model_file.parent),
     }

@@ -11,26 +11,25 @@ _PACKAGE = "leuko_tf"
 FIELD = 400  # side of the data set's images, in pixels: the paper's network looks at all of them
 
 
-def centred(images: Any, side: Any) -> Any:
+def centred(images: Any, side: int) -> Any:
     """The square in the middle of images; what lies outside of an image mirrors its inside.
 
-    So the scale of the pixels stays what it is. Of an odd difference the larger half is cut off, or
-    added, at the bottom and on the right.
+    So the scale of the pixels stays what it is. The square begins at (length - side) / 2, rounded
+    down, whether it lies inside of the image or reaches out of it.
 
     Args:
       images: tensor [batch, height, width, channels].
-      side: int, or int scalar tensor. Of the square, in pixels.
+      side: int. Of the square, in pixels.
 
     Returns:
       Tensor [batch, side, side, channels] of the same dtype.
     """
     for axis in (1, 2):
-        if images.shape[axis] is not None and images.shape[axis] == side:
+        if images.shape[axis] == side:
             continue
         length = keras.ops.shape(images)[axis]
-        missing = side - length
-        before = missing // 2 + keras.ops.cast((missing < 0) & (missing % 2 == 1), "int32")
-        places = (keras.ops.arange(side, dtype="int32") - before) % (2 * length)
+        first = (length - side) // 2
+        places = (keras.ops.arange(side, dtype="int32") + first) % (2 * length)
         places = keras.ops.minimum(places, 2 * length - 1 - places)
         images = keras.ops.take(images, places, axis=axis)
     return images
@@ -40,8 +39,7 @@ def seen(images: Any, field: int, size: int) -> Any:
     """What the network sees of images: the middle, at the network's size.
 
     The one way in which images of any size become the network's input, in training, evaluation,
-    prediction and serving. Images of exactly `size` x `size` pixels count as prepared, and stay as
-    they are. Of others it is the square of `field` pixels in their middle (`centred`), resized to
+    prediction and serving: the square of `field` pixels in their middle (`centred`), resized to
     `size`, bilinear with antialiasing.
 
     Args:
@@ -52,14 +50,8 @@ def seen(images: Any, field: int, size: int) -> Any:
     Returns:
       float32 tensor [batch, size, size, 3], 0 to 255.
     """
-    height, width = keras.ops.shape(images)[1:3]
-    prepared = (height == size) & (width == size)  # a tensor where the graph takes any size
-    if isinstance(prepared, bool):
-        side = size if prepared else field
-    else:
-        side = keras.ops.where(prepared, size, field)
-    images = keras.ops.cast(centred(images, side), "float32")
-    if images.shape[1:3] == (size, size):
+    images = keras.ops.cast(centred(images, field), "float32")
+    if field == size:
         return images
     return keras.ops.image.resize(images, (size, size), interpolation="bilinear", antialias=True)
 
@@ -129,6 +121,8 @@ class CellScaling(keras.layers.Layer):
       size: int. Side of the square output, in pixels.
       field: int. Side of the square in the middle of an image that the network looks at, in the
         image's pixels. Defaults to 400.
+      pixel_size_um: float or None. Side in micrometres of the pixels that the network was trained
+        on, for who brings images of another magnification to it; None where that is not known.
 
     Call arguments:
       images: uint8 or float tensor [batch, height, width, 3], 0 to 255.
@@ -137,10 +131,17 @@ class CellScaling(keras.layers.Layer):
       float32 tensor [batch, size, size, 3], 0 to 1.
     """
 
-    def __init__(self, size: int, field: int = FIELD, name: str | None = None):
+    def __init__(
+        self,
+        size: int,
+        field: int = FIELD,
+        pixel_size_um: float | None = None,
+        name: str | None = None,
+    ):
         super().__init__(name=name, dtype="float32", trainable=False)
         self.size = size
         self.field = field
+        self.pixel_size_um = pixel_size_um
 
     def call(self, images):
         return seen(images, self.field, self.size) / 255.0
@@ -149,7 +150,8 @@ class CellScaling(keras.layers.Layer):
         return (input_shape[0], self.size, self.size, input_shape[-1])
 
     def get_config(self):
-        return {"name": self.name, "size": self.size, "field": self.field}
+        settings = ("name", "size", "field", "pixel_size_um")
+        return {name: getattr(self, name) for name in settings}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

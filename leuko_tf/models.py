@@ -90,7 +90,7 @@ def describe_model(file: Path) -> dict[str, Any]:
         "trained_on_images": dataset.get("images"),
         "folds": dataset.get("folds"),
         "held_out_fold": trained.get("held_out_fold"),
-        "pixel_size_um": trained.get("pixel_size_um", dataset.get("pixel_size_um")),
+        "images_pixel_size_um": trained.get("images_pixel_size_um", dataset.get("pixel_size_um")),
         "versions": trained.get("versions", {"leuko_tf": leuko_tf.__version__}),
         "git_revision": trained.get("git_revision"),
     }

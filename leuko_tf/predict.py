@@ -22,12 +22,13 @@ Research use only: a class is no diagnosis.
 import argparse
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import ATYPICAL, BLAST, BY_CODE, CODES
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
-from leuko_tf.images import find_images, read_image, resampled
+from leuko_tf.images import find_images, read_image, resampled, scale_factor
 from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def predict(
     import pandas as pd
     from tqdm import tqdm
 
-    from leuko_tf.layers import seen
     from leuko_tf.predictions import PROBABILITIES
     from leuko_tf.resnext import SCALING
     from leuko_tf.runtimes import answering
@@ -79,7 +79,7 @@ def predict(
     from tfds_aml.images import read_ahead
 
     answer = answering(model, runtime, symmetries)
-    scaling = model.get_layer(SCALING)
+    field = model.get_layer(SCALING).field
     rows: list[dict[str, Any]] = []
     scores = [np.empty((0, len(CODES)), np.float32)]
     problems: list[str] = []
@@ -91,8 +91,7 @@ def predict(
         except UserError as error:
             return str(error)
         height, width = image.shape[:2]
-        fitted = _fitted(image, fit, factor, scaling.size)
-        pixels = np.asarray(seen(fitted[np.newaxis], scaling.field, scaling.size))[0]
+        pixels = _fitted(image, fit, factor, field)
         return {"id": image_id, "width": width, "height": height}, pixels
 
     with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
@@ -112,33 +111,39 @@ def predict(
     return pd.concat([table, probabilities], axis=1), problems
 
 
-def _fitted(image: "np.ndarray", fit: str, factor: float, side: int) -> "np.ndarray":
-    """The image for the network to look at; the whole of it becomes `side` x `side` if resized."""
+def _fitted(image: "np.ndarray", fit: str, factor: float, field: int) -> "np.ndarray":
+    """uint8 [field, field, 3], for the network to look at."""
     import numpy as np
     import tensorflow as tf
 
+    from leuko_tf.layers import centred
+
     if fit == RESIZE:
-        return np.asarray(tf.image.resize(image, (side, side), method="bilinear", antialias=True))
-    return image if factor == 1 else resampled(image, factor)
+        resized = tf.image.resize(image, (field, field), method="bilinear", antialias=True)
+        return np.asarray(resized).round().astype(np.uint8)
+    if factor != 1:
+        image = resampled(image, factor)
+    return np.asarray(centred(image[np.newaxis], field))[0]
 
 
 def draw_saliency(
     model: "keras.Model",
+    table: "pd.DataFrame",
     images: Mapping[str, Path],
-    fit: str,
     folder: Path,
-    note: str = "",
+    fit: str = CROP,
     factor: float = 1.0,
+    note: str = "",
 ) -> None:
-    """Draws where the network looks, a figure an image; with a progress bar.
+    """Draws where the network looks for its answer, a figure an image; with a progress bar.
 
     Args:
-      model, images, fit, factor: as of `predict`, of images that it could read.
+      model, images, fit, factor: as of `predict`.
+      table: of `predict`; what the figures tell.
       folder: made if it is not there. A figure is named by the image's id, `/` becoming `__`, and
         numbered where two would have one name.
       note: goes behind the id in the figures' titles.
     """
-    import numpy as np
     from tqdm import tqdm
 
     from leuko_tf.resnext import SCALING
@@ -147,12 +152,13 @@ def draw_saliency(
     explain = Explainer(model)
     field = model.get_layer(SCALING).field
     taken: set[str] = set()
-    for image_id, file in tqdm(images.items(), "saliency", unit=" images"):
+    answers = table[["id", "answer", "confidence"]].itertuples(index=False)
+    for image_id, answer, confidence in tqdm(answers, "saliency", len(table), unit=" images"):
         name = _figure_name(image_id, taken)
         taken.add(name)
-        fitted = _fitted(read_image(file), fit, factor, field)
-        (explanation,) = explain(fitted.round().astype(np.uint8)[None], (GRADIENT,))
-        draw(explanation, image_id + note, folder / name)
+        fitted = _fitted(read_image(images[image_id]), fit, factor, field)
+        (explanation,) = explain(fitted[None], (GRADIENT,), [answer])
+        draw(replace(explanation, probability=confidence), image_id + note, folder / name)
 
 
 def _figure_name(image_id: str, taken: Collection[str]) -> str:
@@ -208,23 +214,30 @@ def _factor(images_um: float | None, model_um: float | None, model: Path) -> flo
         return 1.0
     if model_um is None:
         raise UserError(
-            f"It is not known what pixels {model} was trained on: the run.json beside it does not "
-            "tell. Bring the images to its scale yourself, and leave out --pixel-size-um."
+            f"--pixel-size-um: what pixels {model} was trained on is not known. Resample the "
+            "images yourself, and leave it out."
         )
-    return images_um / model_um
+    return scale_factor(images_um, model_um)
 
 
-def _warn_of_sizes(table: "pd.DataFrame", field: int) -> None:
+def _warn_of_sizes(table: "pd.DataFrame", field: int, factor: float) -> None:
     from leuko_tf.layers import FIELD
 
-    sides = table[["width", "height"]]
-    other = int(((sides < field) | (sides > max(field, FIELD))).any(axis=1).sum())
-    if other:
+    sides = (table[["width", "height"]] * factor).round()
+    number = len(table)
+    advice = (
+        "Say --fit crop if that is right; --pixel-size-um or --fit resize if they were taken at "
+        "another magnification."
+    )
+    if small := int((sides < field).any(axis=1).sum()):
         print(
-            f"warning: {other:,} of {len(table):,} images: sides below the {field} pixels that the "
-            f"network looks at, or above {max(field, FIELD)}. Their edges were mirrored outwards, "
-            "or their middle was taken. Say --fit crop if that is right; --pixel-size-um or --fit "
-            "resize if they were taken at another magnification."
+            f"warning: {small:,} of {number:,} images are smaller than the {field} pixels that the "
+            f"network looks at: their edges were mirrored outwards. {advice}"
+        )
+    if large := int((sides > max(field, FIELD)).any(axis=1).sum()):
+        print(
+            f"warning: {large:,} of {number:,} images are larger than {max(field, FIELD)} pixels: "
+            f"only the {field} in their middle were looked at. {advice}"
         )
 
 
@@ -298,7 +311,7 @@ def main() -> None:
     model = load_model(arguments.model)
     trained = describe_model(arguments.model)
     synthetic = bool(trained["synthetic"])
-    factor = _factor(given, trained["pixel_size_um"], arguments.model)
+    factor = _factor(given, model.get_layer(SCALING).pixel_size_um, arguments.model)
     fit = arguments.fit or CROP
     table, problems = predict(model, images, fit, arguments.runtime, factor, arguments.symmetries)
     if table.empty:
@@ -319,13 +332,12 @@ def main() -> None:
     }
     write_table(table, source, arguments.out)
     print(f"classified {len(table):,} of {len(images):,} images: {arguments.out}")
-    if not arguments.fit and given is None:
-        _warn_of_sizes(table, model.get_layer(SCALING).field)
+    if not arguments.fit:
+        _warn_of_sizes(table, model.get_layer(SCALING).field, factor)
     print(_told(table, problems, synthetic), flush=True)
     if arguments.saliency:
-        read = {image_id: images[image_id] for image_id in table["id"]}
         note = ", network trained on SYNTHETIC cells" * synthetic
-        draw_saliency(model, read, fit, arguments.saliency, note, factor)
+        draw_saliency(model, table, images, arguments.saliency, fit, factor, note)
         print(f"figures: {arguments.saliency}")
     sys.exit(bool(problems))
 

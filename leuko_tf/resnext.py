@@ -187,6 +187,16 @@ def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras
     return copy
 
 
+def behind_scaling(model: keras.Model) -> keras.Model:
+    """The network without its first layer, whose layers it shares.
+
+    Returns:
+      A model of what the network sees (`leuko_tf.layers.seen`), float32 [n, size, size, 3], but
+      in 0 to 1.
+    """
+    return keras.Model(model.get_layer(SCALING).output, model.outputs[0])
+
+
 def _config_of(model: keras.Model) -> ModelConfig:
     """The configuration of a network that `resnext` built."""
     sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)

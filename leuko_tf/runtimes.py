@@ -96,14 +96,19 @@ def folded_copy(model: "keras.Model") -> "keras.Model":
 
 
 def network_of(model: "keras.Model") -> "tf.types.experimental.ConcreteFunction":
-    """A model as a graph from float32 images [n, size, size, 3] in 0 to 255 to probabilities."""
+    """A model as a graph of what it sees (`leuko_tf.layers.seen`) to probabilities.
+
+    It takes float32 images [n, size, size, 3] in 0 to 255.
+    """
     import tensorflow as tf
 
-    from leuko_tf.resnext import SCALING
+    from leuko_tf.resnext import SCALING, behind_scaling
 
-    size = model.get_layer(SCALING).size
+    size, network = model.get_layer(SCALING).size, behind_scaling(model)
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="images")
-    graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
+    graph = tf.function(
+        lambda images: network(images / 255.0, training=False)
+    ).get_concrete_function(spec)
     graph.of = model  # by itself a graph does not keep its variables alive
     return graph
 

@@ -21,9 +21,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from leuko_tf.asked_cells import add_cells_arguments, asked_cells
 from leuko_tf.classes import BY_CODE, CODES, INDEX
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
-from leuko_tf.evaluate import add_cells_arguments, chosen_cells
 
 if TYPE_CHECKING:
     import keras
@@ -76,6 +76,8 @@ class Explainer:
         self._model = model
         self._scaling = model.get_layer(SCALING)
         self._saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
+        # Maps are of what the network sees, which the copy is given.
+        self._saliency.model.get_layer(SCALING).field = self._scaling.size
         self._cam = GradcamPlusPlus(self._saliency.model, clone=False)
 
     def __call__(
@@ -102,7 +104,7 @@ class Explainer:
         # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
         # away before the network sees it. At 400 px this changes nothing.
         batch = np.asarray(seen(images, self._scaling.field, self._scaling.size))
-        probabilities = self._model.predict_on_batch(batch)
+        probabilities = self._model.predict_on_batch(images)
         answers = probabilities.argmax(axis=1)
         if codes is not None:
             answers = np.array([INDEX[code] for code in codes])
@@ -123,18 +125,16 @@ class Explainer:
         import numpy as np
         import tensorflow as tf
 
-        size = self._scaling.size
-        side = size if shape == (size, size) else self._scaling.field
+        side = self._scaling.field
         if side != maps.shape[1]:
             maps = tf.image.resize(maps[..., None], (side, side)).numpy()[..., 0]
         for axis, length in enumerate(shape, 1):  # the reverse of `leuko_tf.layers.centred`
-            missing = length - side
-            if missing < 0:
-                first = -missing // 2
-                maps = maps.take(range(first, first + length), axis)
+            first = (length - side) // 2
+            if first < 0:
+                maps = maps.take(range(-first, length - first), axis)
             else:
                 around = [(0, 0)] * 3
-                around[axis] = (missing // 2, missing - missing // 2)
+                around[axis] = (first, length - side - first)
                 maps = np.pad(maps, around)
         return maps
 
@@ -259,7 +259,7 @@ def _score(arguments: argparse.Namespace) -> None:
         raise UserError(f"--images takes 2 or more. Received: {number}")
     if arguments.masks and not arguments.masks.is_dir():
         raise UserError(f"--masks {arguments.masks} is no folder")
-    dataset, data_dir, folds = chosen_cells(arguments)
+    dataset, data_dir, folds = asked_cells(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
     import_tensorflow_quietly()
     from leuko_tf.focus.page import PAGE

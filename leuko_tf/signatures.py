@@ -29,6 +29,7 @@ class ServedModel(tf.Module):
 
     Attributes:
       field: int. Side in pixels of the square in an image's middle that the network looks at.
+      pixel_size_um: float or None. Side in micrometres of the pixels that it was trained on.
       size: int. Side in pixels of the network's input.
       resized: function. uint8 [n, height, width, 3] to float32 [n, size, size, 3], 0 to 255.
       decoded: function. string [n], PNG or JPEG files, to the same images, `valid` (bool [n]) and
@@ -48,15 +49,16 @@ class ServedModel(tf.Module):
         fold_batch_norms(model)
         last = model.get_layer(OUTPUT_NAME)
         last.activation = keras.activations.linear
-        features = keras.Model(model.inputs, last.input)
+        features = keras.Model(model.get_layer(SCALING).output, last.input)
         # Not the layers themselves: with them the graph loads in Python and fails in TensorFlow's
         # C++ loader.
         self._weights = [variable.value for variable in model.variables]
         self.size = size = model.get_layer(SCALING).size
         self.field = field = model.get_layer(SCALING).field
+        self.pixel_size_um = model.get_layer(SCALING).pixel_size_um
 
         def embedded(images: tf.Tensor) -> tf.Tensor:
-            return tf.cast(features(images), tf.float32)
+            return tf.cast(features(images / 255.0), tf.float32)
 
         def probabilities(embedding: tf.Tensor) -> tf.Tensor:
             return tf.nn.softmax(last(embedding) / temperature)
@@ -68,7 +70,7 @@ class ServedModel(tf.Module):
                 batch = image[tf.newaxis]
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(batch)
-                    embedding = features(batch)
+                    embedding = embedded(batch)
                     top_logit = tf.reduce_max(last(embedding), axis=1)
                 gradient = tf.abs(tape.gradient(top_logit, batch))
                 saliency = tf.reduce_max(gradient[0], axis=-1)
@@ -88,7 +90,7 @@ class ServedModel(tf.Module):
         tensors = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
         files = tf.TensorSpec((None,), tf.string, name="images")
         scores = tf.TensorSpec((None, len(CODES)), tf.float32, name="probabilities")
-        self.network = _function(lambda images: probabilities(features(images)), pixels)
+        self.network = _function(lambda images: probabilities(embedded(images)), pixels)
         self.resized = _function(lambda images: seen(images, field, size), tensors)
         self.decoded = _function(lambda images: decoding.decode(images, field, size), files)
         self.answered = _function(lambda scores: _answered(scores, remark), scores)

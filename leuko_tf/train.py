@@ -54,6 +54,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     import tensorflow as tf
 
     from leuko_tf import callbacks, data
+    from leuko_tf.resnext import SCALING
 
     last = workdir / callbacks.LAST
     if last.exists() and callbacks.epochs_done(last) >= config.train.epochs:
@@ -74,8 +75,10 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     steps = data.steps_per_epoch(cells.labels[training], config)
 
     save_config(config, workdir / CONFIG)
+    images_um = data.pixel_size(builder, config.data.pixel_size_um)
+    plain.get_layer(SCALING).pixel_size_um = config.data.resample_to_um or images_um
     model, done = _build_or_resume(config, workdir, steps)
-    _describe_run(workdir, config, builder, model)
+    _describe_run(workdir, config, builder, model, images_um)
     kind = "SYNTHETIC cells" if builder.info.metadata["synthetic"] else "cells"
     print(
         f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold "
@@ -177,10 +180,12 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
     import keras
 
     from leuko_tf import callbacks
-    from leuko_tf.resnext import default_policy
+    from leuko_tf.resnext import SCALING, default_policy
 
     policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
-    model = compiled(_network(config, policy), config, steps)
+    network = _network(config, policy)
+    network.get_layer(SCALING).field = config.model.input_size  # batches come as they are seen
+    model = compiled(network, config, steps)
     last = workdir / callbacks.LAST
     done = 0
     if last.exists():
@@ -219,7 +224,9 @@ def _resolve(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:
     return on_gpu if tf.config.list_physical_devices("GPU") else on_cpu
 
 
-def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Model") -> None:
+def _describe_run(
+    workdir: Path, config: Config, builder: Any, model: "keras.Model", images_um: float | None
+) -> None:
     """Writes run.json at the start, and adds a line for every time the training is resumed."""
     import tensorflow as tf
 
@@ -247,7 +254,7 @@ def _describe_run(workdir: Path, config: Config, builder: Any, model: "keras.Mod
             **start,
             "dataset": dataset,
             "held_out_fold": _unseen_fold(config, dataset, initial),
-            "pixel_size_um": _pixel_size(config, dataset),
+            "images_pixel_size_um": images_um,
             "initial_model": initial,
             "parameters": model.count_params(),
             "resumed": [],
@@ -266,12 +273,6 @@ def _unseen_fold(
         return fold
     known = same_images(initial, dataset["name"], dataset) and initial["held_out_fold"] == fold
     return fold if known else None
-
-
-def _pixel_size(config: Config, dataset: dict[str, Any]) -> float | None:
-    """Side in micrometres of the pixels that the network learns from; None where unknown."""
-    known = (config.data.resample_to_um, config.data.pixel_size_um, dataset.get("pixel_size_um"))
-    return next((side for side in known if side is not None), None)
 
 
 def _git_revision() -> str | None:

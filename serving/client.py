@@ -118,8 +118,7 @@ class Answer:
       saliency: numpy.ndarray, uint8 [s, s], s the model's input size; how much the answer depends
         on each place, 255 for the most. None if it was not asked for.
       saliency_field: int. Side in pixels of the square in the image's middle that the map covers
-        (mirrored outwards, where the image is smaller); 0 stands for the whole image. An image of
-        s x s pixels is covered as a whole.
+        (mirrored outwards, where the image is smaller); 0 stands for the whole image.
     """
 
     classes: tuple[str, ...]

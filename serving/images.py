@@ -119,27 +119,22 @@ def overlay(image: Any, saliency: np.ndarray, field: int = 0) -> Any:
       image: PIL.Image.Image of any mode and size.
       saliency: numpy.ndarray, uint8 [height, width], of any size.
       field: int. Side in pixels of the square in the image's middle that the map is stretched
-        over; around it the picture is dark. 0 stands for the whole image, as does an image of the
-        map's own size.
+        over; around it the picture is dark. 0 stands for the whole image.
 
     Returns:
       PIL.Image.Image, RGB, of the image's size.
     """
     steps = np.linspace(0, 255, len(_MAGMA))
     table = np.stack([np.interp(np.arange(256), steps, channel) for channel in _MAGMA.T], axis=1)
-    covered = (field, field) if field and image.size != saliency.shape[::-1] else image.size
+    covered = (field, field) if field else image.size
     stretched = Image.fromarray(saliency).resize(covered, Image.Resampling.BILINEAR)
     if covered != image.size:
         placed = Image.new("L", image.size)
-        placed.paste(stretched, (_first(image.width, field), _first(image.height, field)))
+        # As the model takes it: `leuko_tf.layers.centred`.
+        placed.paste(stretched, ((image.width - field) // 2, (image.height - field) // 2))
         stretched = placed
     colours = Image.fromarray(table.round().astype(np.uint8)[np.asarray(stretched)])
     return Image.blend(image.convert("RGB"), colours, _OVERLAY_OPACITY)
-
-
-def _first(length: int, field: int) -> int:
-    """Where a field in the middle begins; as the model takes it, see `leuko_tf.layers.centred`."""
-    return (length - field) // 2 if length >= field else -((field - length) // 2)
 
 
 def save_overlay(

@@ -12,7 +12,8 @@ from leuko_tf import data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
-from leuko_tf.layers import CellScaling
+from leuko_tf.images import scale_factor
+from leuko_tf.layers import CellScaling, seen
 
 
 def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config:
@@ -333,6 +334,19 @@ class TestMargin:
         assert side // size <= 400
         assert around <= 0.21 * size
 
+    @pytest.mark.parametrize("shape", [(360, 363), (400, 400), (366, 369)])
+    def test_the_middle_is_what_the_network_sees_to_the_pixel(self, shape):
+        config = Config(model=ModelConfig(input_size=96, field=288))
+        around = data.margin(config)
+        assert around == 18
+        image = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
+        example = {"image": tf.constant(image)}
+        cell = data._prepared(example, field=396, size=132, factor=1.0)["image"].numpy()
+        middle = cell[around:-around, around:-around].astype(float)
+        expected = np.round(seen(image[None], 288, 96)[0])
+        # Antialiasing reaches over the field's edge, where there is something to reach.
+        np.testing.assert_array_equal(middle[1:-1, 1:-1], expected[1:-1, 1:-1])
+
     def test_without_turns_or_with_the_whole_image_there_is_none(self):
         assert data.margin(_config(rotate=False)) == 0
         assert data.margin(_config()) == 0
@@ -362,12 +376,13 @@ class TestMargin:
 
 class TestScaleFactor:
     def test_larger_pixels_give_more_of_the_smaller_ones(self):
-        assert data.scale_factor(0.1, 0.0725) == pytest.approx(1.379, abs=1e-3)
-        assert data.scale_factor(None, None) == data.scale_factor(0.1, None) == 1
+        assert scale_factor(0.1, 0.0725) == pytest.approx(1.379, abs=1e-3)
+        assert scale_factor(0.1, 0.1) == 1
 
-    def test_an_unknown_size_is_asked_for(self):
-        with pytest.raises(UserError, match=r"Set data\.pixel_size_um, or --pixel-size-um"):
-            data.scale_factor(None, 0.1)
+    @pytest.mark.parametrize("sides", [(6.5, 0.0725), (0.001, 0.1)])
+    def test_a_slip_is_refused_before_it_fills_the_memory(self, sides):
+        with pytest.raises(UserError, match="not on the camera's chip"):
+            scale_factor(*sides)
 
 
 class TestOpenDataset:

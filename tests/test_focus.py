@@ -96,7 +96,7 @@ def test_insertion_and_deletion_by_hand() -> None:
     saliency = np.zeros((10, 10))
     saliency[0, :4] = (4, 3, 2, 1)
     rng = np.random.default_rng(0)
-    order = perturbation.pixel_order(saliency, rng)
+    order = perturbation.pixel_order(saliency, 10, rng)
     assert order[:4].tolist() == [0, 1, 2, 3]
     assert sorted(order) == [*range(100)]
     insertion, deletion = perturbation.curves(predict, image, order, 0, steps=50)
@@ -108,9 +108,38 @@ def test_insertion_and_deletion_by_hand() -> None:
 
 
 def test_equal_pixels_are_not_taken_row_by_row() -> None:
-    order = perturbation.pixel_order(np.zeros((30, 30)), np.random.default_rng(0))
+    order = perturbation.pixel_order(np.zeros((30, 30)), 30, np.random.default_rng(0))
     assert sorted(order) == [*range(900)]
     assert 0.4 < (order[:450] < 450).mean() < 0.6
+
+
+@pytest.mark.parametrize(("side", "size"), [(40, 8), (34, 8), (8, 20)])
+def test_the_network_s_own_pixels_go_one_by_one(side: int, size: int) -> None:
+    order = perturbation.pixel_order(np.zeros((side, side)), size, np.random.default_rng(0))
+    assert sorted(order) == [*range(side * side)]
+    numbered = Image.fromarray(np.arange(size * size, dtype=np.int32).reshape(size, size))
+    own = np.asarray(numbered.resize((side, side), Image.Resampling.NEAREST)).ravel()
+    changes = 1 + (np.diff(own[order]) != 0).sum()
+    assert changes == len(np.unique(own)) == min(side, size) ** 2
+
+
+def test_the_random_order_deletes_and_does_not_fade() -> None:
+    """Half deleted, the network's input holds pixels of the cell and of the empty field."""
+    from leuko_tf.layers import seen
+
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[:200] = 240  # the field's colour; the lower half is the cell
+    inputs = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        inputs.extend(np.asarray(seen(images, 400, 96)))
+        return np.zeros((len(images), 1))
+
+    order = perturbation.pixel_order(np.zeros((400, 400)), 96, np.random.default_rng(0))
+    perturbation.curves(predict, image, order, 0, steps=2)
+    half = inputs[1][60:, :, 0]
+    assert half.mean() == pytest.approx(120, abs=12)
+    assert half.std() > 60  # of pixels taken one by one it would be below 30
 
 
 def test_curves_are_compared_with_the_random_order_of_the_same_images() -> None:
@@ -127,7 +156,7 @@ def test_curves_are_compared_with_the_random_order_of_the_same_images() -> None:
 
 @pytest.fixture(scope="module")
 def pictures(smear: Path) -> np.ndarray:
-    files = [smear / code / f"{code}_0001.tiff" for code in ("NGS", "MYO", "EOS", "LYT", "MON")]
+    files = [smear / code / f"{code}_0001.tiff" for code in CODES]
     return np.stack([np.asarray(Image.open(f).convert("RGB").resize((96, 96))) for f in files])
 
 
@@ -138,25 +167,57 @@ def test_an_edge_detector_fails_and_unlike_maps_pass(pictures: np.ndarray) -> No
     posing = sanity.check(sanity.compare(edges, edges))
     assert posing["spearman"]["value"] == pytest.approx(1)
     assert posing["ssim"]["value"] == pytest.approx(1)
-    assert not posing["passed"]
+    assert posing["images"] == len(pictures)
+    assert posing["passed"] is False
+    inverted = sanity.check(sanity.compare(edges, [-e for e in edges]))
+    assert inverted["spearman"]["value"] == pytest.approx(1)
+    assert inverted["passed"] is False
     # Nor does one that the weights change a little.
     rng = np.random.default_rng(0)
     nearly = [e + 0.02 * e.max() * rng.random(e.shape) for e in edges]
-    assert not sanity.check(sanity.compare(edges, nearly))["passed"]
+    assert sanity.check(sanity.compare(edges, nearly))["passed"] is False
     noise = [rng.random(e.shape) for e in edges]
     unlike = sanity.check(sanity.compare(edges, noise))
-    assert unlike["passed"]
+    assert unlike["passed"] is True
+    assert sanity.verdict(unlike) == "passed"
     assert unlike["spearman"]["value"] == pytest.approx(0, abs=0.1)
 
 
-def test_maps_without_contrast_are_left_out_and_alone_pass_nothing() -> None:
-    flat = [np.zeros((20, 20))] * 3
+def _blobs(images: int, noise: float, seed: int) -> list[np.ndarray]:
+    """Bright in the middle, whatever the image and the network."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    return [np.exp(-4 * (x**2 + y**2)) + noise * rng.random((64, 64)) for _ in range(images)]
+
+
+@pytest.mark.parametrize("noise", [0, 0.01, 0.03])
+def test_a_blob_in_the_middle_does_not_pass(noise: float) -> None:
+    checked = sanity.check(sanity.compare(_blobs(12, noise, 0), _blobs(12, noise, 1)))
+    assert checked["images"] == 12
+    assert checked["spearman"]["unrelated"] > 0.95
+    assert checked["spearman"]["passed"] is checked["passed"] is None
+    assert sanity.verdict(checked) == "cannot tell"
+
+
+def test_few_images_tell_nothing() -> None:
+    rng = np.random.default_rng(0)
+    trained, fresh = rng.random((2, sanity.FEWEST, 20, 20))
+    assert sanity.check(sanity.compare(trained, fresh))["passed"] is True
+    few = sanity.check(sanity.compare(trained[1:], fresh[1:]))
+    assert few["passed"] is few["ssim"]["passed"] is None
+    assert sanity.verdict(few) == "cannot tell"
+    assert sanity.check(sanity.compare(trained[1:], trained[1:]))["passed"] is None
+
+
+def test_maps_without_contrast_are_not_measured() -> None:
+    flat = [np.zeros((20, 20))] * 12
     checked = sanity.check(sanity.compare(flat, flat))
     assert checked["images"] == 0
-    assert not checked["passed"]
+    assert checked["passed"] is None
     assert checked["ssim"]["value"] is None
-    one = [np.random.default_rng(0).random((20, 20))]
-    assert not sanity.check(sanity.compare(one, one))["passed"]
+    assert sanity.verdict(checked) == "not measured"
+    noise = [*np.random.default_rng(0).random((12, 20, 20))]
+    assert sanity.check(sanity.compare(noise, [*noise[:6], *flat[6:]]))["images"] == 5
 
 
 def test_fresh_weights_explain_the_classes_asked_for(workdir: Path, pictures: np.ndarray) -> None:
@@ -168,10 +229,10 @@ def test_fresh_weights_explain_the_classes_asked_for(workdir: Path, pictures: np
     model = load_model(workdir / "best.keras")
     explain = Explainer(keras.models.clone_model(model))
     as_neutrophils, as_blasts, again = (
-        [e.maps["gradient"] for e in explain(pictures, ("gradient",), [code] * 5)]
+        [e.maps["gradient"] for e in explain(pictures[:5], ("gradient",), [code] * 5)]
         for code in ("NGS", "MYO", "NGS")
     )
-    trained = [e.maps["gradient"] for e in Explainer(model)(pictures, ("gradient",))]
+    trained = [e.maps["gradient"] for e in Explainer(model)(pictures[:5], ("gradient",))]
     for one, other, own in zip(as_neutrophils, as_blasts, trained, strict=True):
         assert one.shape == own.shape
         assert not np.allclose(one, other)
@@ -199,6 +260,8 @@ def scored(workdir: Path, smear: Path, tmp_path_factory: pytest.TempPathFactory)
     )
     assert done.returncode == 0, done.stderr
     assert "6 of 30 SYNTHETIC images" in done.stdout
+    assert "fresh weights give other maps (one draw of them)" in done.stdout
+    assert "cannot tell (6 images)" in done.stdout
     assert "Traceback" not in done.stderr
     return out
 
@@ -206,6 +269,8 @@ def scored(workdir: Path, smear: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
     names = ["focus.csv", "focus.html", "focus.json", "segmentation.png"]
     assert sorted(f.name for f in scored.iterdir()) == names
+    written = [(scored / name).stat().st_mtime_ns for name in names]
+    assert max(written[0], written[2]) <= written[1]  # figures are there if the page fails
     result = json.loads((scored / "focus.json").read_text())
     assert result["source"]["synthetic"] is True
     assert result["source"]["held_out"] is True
@@ -217,6 +282,7 @@ def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
         "without_mask": [],
     }
     assert [*result["shares"]] == [*result["sanity"]] == [*METHODS]
+    assert [result["sanity"][method]["passed"] for method in METHODS] == [None] * 3
     assert [*result["curves"]["methods"]] == [*METHODS, "random order"]
     table = pd.read_csv(scored / "focus.csv")
     assert len(table) == 6 * len(METHODS)
@@ -248,6 +314,9 @@ def test_page_says_that_cells_are_synthetic_and_that_it_is_for_research(scored: 
     page = (scored / "focus.html").read_text()
     assert "SYNTHETIC" in page
     assert "Research use only" in page
+    assert "cannot tell" in page
+    assert "FAILED" not in page
+    assert "one draw of fresh weights" in page
     assert page.count("<svg") == 3
     assert "http" not in page.replace("http://www.w3.org", "")  # needs nothing from elsewhere
 
@@ -278,6 +347,49 @@ def test_cells_are_cut_to_what_the_network_sees_with_their_masks(data_dir: Path)
         assert other.label in CODES
         np.testing.assert_array_equal(other.image, one.image[100:300, 100:300])
         np.testing.assert_array_equal(other.mask, one.mask[100:300, 100:300])
+
+
+@pytest.mark.parametrize(
+    ("field", "factor"), [(400, 1.0), (399, 1.0), (399, 1.0025), (440, 1.1025), (401, 0.9)]
+)
+def test_cells_are_what_data_read_gives_also_of_odd_sides_and_above_400(
+    field: int, factor: float, data_dir: Path, smear: Path
+) -> None:
+    from leuko_tf import data
+    from leuko_tf.layers import centred
+
+    builder = data.open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
+    images = {
+        name.decode(): image
+        for batch in data.read(builder, [1], field, factor=factor)
+        for name, image in zip(batch["id"], batch["image"], strict=True)
+    }
+    ids = sorted(images)[::10]
+    for cell in read_cells(builder, [1], ids, field, factor, smear / "masks"):
+        np.testing.assert_array_equal(cell.image, images[cell.id])
+        with Image.open((smear / "masks" / cell.id).with_suffix(".png")) as picture:
+            sides = [round(400 * factor)] * 2
+            exact = np.asarray(picture.resize(sides, Image.Resampling.NEAREST))
+        seen = np.asarray(centred(exact[None, ..., None], field))[0, ..., 0]
+        np.testing.assert_array_equal(cell.mask, seen)
+
+
+def test_a_single_cell_is_refused_before_the_work(
+    workdir: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    from leuko_tf.focus.score import score
+
+    with pytest.raises(UserError, match="in 1 of 1 images; a scoring needs 2"):
+        score(
+            workdir / "best.keras",
+            "aml_cytomorphology_lmu/complete",
+            str(data_dir),
+            [1],
+            tmp_path,
+            masks=None,
+            number=1,
+        )
+    assert not [*tmp_path.iterdir()]
 
 
 def test_masks_that_are_missing_or_no_masks_are_named(data_dir: Path, tmp_path: Path) -> None:

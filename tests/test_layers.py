@@ -423,13 +423,15 @@ class TestSaving:
         assert again.groups == 3
         assert not again.use_bias
 
-        scaling = CellScaling(32, field=50, name="scaling")
+        scaling = CellScaling(32, field=50, pixel_size_um=0.1, name="scaling")
         again = CellScaling.from_config(scaling.get_config())
-        assert (again.size, again.field, again.name) == (32, 50, "scaling")
+        assert (again.size, again.field, again.pixel_size_um) == (32, 50, 0.1)
+        assert again.name == "scaling"
         assert again.compute_dtype == "float32"
 
     def test_a_file_from_before_it_had_a_field_looks_at_400_pixels(self):
-        assert CellScaling.from_config({"name": "scaling", "size": 32}).field == 400
+        old = CellScaling.from_config({"name": "scaling", "size": 32})
+        assert (old.field, old.pixel_size_um) == (400, None)
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
     def test_a_saved_model_predicts_the_same(self, policy, tmp_path):
@@ -459,8 +461,7 @@ class TestCentred:
         # Pixel by pixel: coordinates of the image, thrown back at its edges as often as it takes.
         sources = []
         for length in (height, width):
-            offset = (length - side) // 2 if length >= side else -((side - length) // 2)
-            places = (np.arange(side) + offset) % (2 * length)
+            places = (np.arange(side) + int(np.floor((length - side) / 2))) % (2 * length)
             sources.append(np.where(places < length, places, 2 * length - 1 - places))
         expected = image[np.ix_(*sources)]
         received = centred(image[np.newaxis], side)[0]
@@ -475,11 +476,11 @@ class TestCellScaling:
 
     def test_at_equal_size_it_only_divides_by_255(self, images):
         expected = images.astype(np.float32) / np.float32(255)
-        np.testing.assert_array_equal(CellScaling(20)(images), expected)
+        np.testing.assert_array_equal(CellScaling(20, field=20)(images), expected)
 
     def test_at_equal_size_that_the_graph_does_not_know_it_changes_nothing_either(self, images):
-        """An exported model takes any size, so there the resizing runs also at equal size."""
-        layer = CellScaling(20)
+        """An exported model takes any size, so there the centring runs also at equal size."""
+        layer = CellScaling(20, field=20)
         scale = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
         np.testing.assert_allclose(scale(images), images / 255.0, atol=1e-6)
 
@@ -505,10 +506,16 @@ class TestCellScaling:
 
     def test_it_mirrors_the_edges_of_smaller_images(self):
         images = np.random.default_rng(3).integers(0, 256, (2, 23, 26, 3), np.uint8)
-        around = [(0, 0), (3, 4), (2, 2), (0, 0)]
+        around = [(0, 0), (4, 3), (2, 2), (0, 0)]
         mirrored = np.pad(images, around, mode="symmetric")
         layer = CellScaling(20, field=30)
         np.testing.assert_array_equal(layer(images), layer(mirrored))
+
+    def test_an_image_of_the_outputs_size_has_no_way_of_its_own(self):
+        images = np.random.default_rng(3).integers(0, 256, (2, 20, 20, 3), np.uint8)
+        np.testing.assert_array_equal(
+            CellScaling(20, field=10)(images), CellScaling(20, field=10)(images[:, 5:15, 5:15])
+        )
 
     @pytest.mark.parametrize("shape", [(20, 20), (20, 31), (17, 30), (30, 30), (44, 47)])
     def test_a_graph_for_any_size_sees_the_same(self, shape):

@@ -132,9 +132,9 @@ class TestTable:
             for name, row in zip(GOOD, table[PROBABILITIES].to_numpy(), strict=True):
                 image = read_image(folder / name)
                 if fit == RESIZE:
-                    image = tf.image.resize(image, (32, 32), antialias=True)
+                    image = np.round(tf.image.resize(image, (340, 340), antialias=True))
                 # The model itself looks at the middle of what it is given.
-                expected = model.predict_on_batch(np.asarray(image)[None])[0]
+                expected = model.predict_on_batch(image[None])[0]
                 np.testing.assert_allclose(row, expected, atol=1e-5)
             widths = dict(zip(table["id"], table["width"], strict=True))
             assert widths == dict(zip(GOOD, [400, 500, 363, 400, 400], strict=True))
@@ -174,7 +174,7 @@ def test_the_command_keeps_what_is_good_and_tells_what_is_not(
     done = command(folder, "--model", model, "--out", out, *words)
     assert done.returncode == 1
     assert f"classified 5 of 11 images: {out}" in done.stdout
-    assert "warning: 1 of 5 images: sides below the 340 pixels" in done.stdout
+    assert "warning: 1 of 5 images are larger than 400 pixels: only the 340" in done.stdout
     assert "6 of 11 could not be read:" in done.stdout
     assert all(str(folder / name) in done.stdout for name in BAD)
     assert "SYNTHETIC" in done.stdout
@@ -210,6 +210,7 @@ def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
         (("--out", "p.csv", "nowhere"), "No file or folder nowhere"),
         (("--out", "d.csv"), "--out d.csv is a folder"),
         (("--out", "p.csv", "--pixel-size-um", "0"), "--pixel-size-um takes micrometres, 0 to 10"),
+        (("--out", "p.csv", "--pixel-size-um", "6.5"), "not on the camera's chip"),
         (("--out", "p.csv", "--fit", "resize", "--pixel-size-um", "0.1"), "name one"),
         (("--out", "p.csv", "--saliency", "a.tiff"), "File exists: 'a.tiff'"),
         (("--out", "p.csv", "text.png"), "None of 1 images could be read; the first: text.png"),

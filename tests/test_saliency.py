@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from leuko_tf.models import load_model
-from leuko_tf.resnext import OUTPUT_NAME
+from leuko_tf.resnext import OUTPUT_NAME, SCALING
 from leuko_tf.saliency import METHODS, Explanation, explain
 
 
@@ -54,12 +54,12 @@ def test_plain_gradient_equals_one_taken_by_hand(
 
     model = load_model(workdir / "best.keras")
     dense = model.get_layer(OUTPUT_NAME)
-    features = keras.Model(model.inputs, dense.input)
+    features = keras.Model(model.get_layer(SCALING).output, dense.input)
     middle = images[:, 30:370, 30:370]  # the model's field is of 340 pixels
     small = tf.image.resize(middle, (32, 32), method="bilinear", antialias=True)
     with tf.GradientTape() as tape:
         tape.watch(small)
-        logits = tf.matmul(features(small), dense.kernel) + dense.bias
+        logits = tf.matmul(features(small / 255), dense.kernel) + dense.bias
         answered = tf.reduce_max(logits, axis=1)
     by_hand = tf.reduce_max(tf.abs(tape.gradient(answered, small)), axis=-1)
     by_hand = tf.image.resize(by_hand[..., tf.newaxis], (340, 340)).numpy()[..., 0]
@@ -75,7 +75,7 @@ def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> Non
     import keras
 
     from leuko_tf.layers import CellScaling
-    from leuko_tf.resnext import LAST_FEATURE_MAP, SCALING
+    from leuko_tf.resnext import LAST_FEATURE_MAP
 
     pictures = keras.Input((None, None, 3))
     x = keras.layers.AveragePooling2D(8)(CellScaling(64, 64, name=SCALING)(pictures))
@@ -110,7 +110,7 @@ def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
         assert saliency.shape == (height, width)
         top, left = (max(0, (side - 50) // 2) for side in (height, width))
         shown = saliency[top : top + 50, left : left + 50]
-        above, before = (max(0, (50 - side) // 2) for side in (height, width))
+        above, before = (max(0, -((side - 50) // 2)) for side in (height, width))
         of_image = of_middle.maps[method][above:, before:][: shown.shape[0], : shown.shape[1]]
         np.testing.assert_allclose(shown, of_image, atol=1e-6)
         assert saliency.sum() == pytest.approx(shown.sum())

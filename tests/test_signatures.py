@@ -170,22 +170,21 @@ def test_classify_takes_a_bad_example_for_an_invalid_image(
 
 
 def test_saliency_is_that_of_the_saliency_command(
-    loaded, images: np.ndarray, workdir: Path
+    loaded, files: list[bytes], images: np.ndarray, workdir: Path
 ) -> None:
     """That command looks at the network as it was trained, batch norms and all."""
     from leuko_tf.saliency import explain
 
-    small = np.stack([np.asarray(Image.fromarray(i).resize((SIZE, SIZE))) for i in images])
-    files = []
-    for image in small:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        files.append(file.getvalue())
     answer = loaded.signatures["explain"](images=tf.constant(files))
-    explanations = explain(load_model(workdir / "best.keras"), small, ("gradient",))
-    for served, explanation in zip(answer["saliency"].numpy(), explanations, strict=True):
-        assert served.max() >= 254
-        np.testing.assert_allclose(served / 255, explanation.maps["gradient"], atol=0.51 / 255)
+    explanations = explain(load_model(workdir / "best.keras"), images, ("gradient",))
+    maps = answer["saliency"].numpy()
+    assert (maps.max(axis=(1, 2)) >= 254).all()
+    assert set(answer["field"].numpy()) == {340}
+    placed = tf.image.resize(maps[..., None] / 255, (340, 340)).numpy()[..., 0]
+    for served, explanation in zip(placed, explanations, strict=True):
+        expected = explanation.maps["gradient"]
+        np.testing.assert_allclose(served, expected[30:370, 30:370], atol=0.51 / 255)
+        assert expected.sum() == pytest.approx(expected[30:370, 30:370].sum())
 
 
 def test_embedding_is_the_input_of_the_last_layer(

@@ -81,7 +81,7 @@ def read_cells(
       field: side of the square that the network looks at, see `leuko_tf.layers.seen`.
       factor: of `leuko_tf.images.resampled`.
       masks: folder with exact masks, named after the ids; None to segment the images. That is done
-        before they are cut to the field.
+        on `FIELD` pixels, or the field where that is larger, so that it sees the whole cell.
 
     Returns:
       Cells in the order of the ids.
@@ -90,13 +90,16 @@ def read_cells(
       UserError: if an exact mask is missing or is no mask.
     """
     wanted = {*ids}
+    # An even number of pixels more than the field: cut twice, the middle is that of a single cut.
+    side = field + 2 * max(0, -(-(FIELD - field) // 2))
     cells = {}
     with tqdm(total=len(wanted), desc="masks", unit=" images") as progress:
-        for batch in data.read(builder, folds, FIELD, factor=factor):
+        for batch in data.read(builder, folds, side, factor=factor):
             for name, label, image in zip(batch["id"], batch["label"], batch["image"], strict=True):
                 image_id = name.decode()
                 if image_id in wanted:
-                    mask = segment(image) if masks is None else _exact(masks, image_id, factor)
+                    exact = None if masks is None else _exact(masks, image_id, side, factor)
+                    mask = segment(image) if exact is None else exact
                     cells[image_id] = MaskedCell(
                         id=image_id,
                         label=CODES[label],
@@ -112,8 +115,8 @@ def _cut(image: np.ndarray, field: int) -> np.ndarray:
     return np.array(centred(image[None], field))[0]
 
 
-def _exact(folder: Path, image_id: str, factor: float) -> np.ndarray:
-    """uint8 array [FIELD, FIELD]."""
+def _exact(folder: Path, image_id: str, side: int, factor: float) -> np.ndarray:
+    """uint8 array [side, side]."""
     file = (folder / image_id).with_suffix(".png")
     if not file.is_file():
         raise UserError(
@@ -122,7 +125,7 @@ def _exact(folder: Path, image_id: str, factor: float) -> np.ndarray:
         )
     try:
         with Image.open(file) as picture:
-            width, height = (max(1, round(side * factor)) for side in picture.size)
+            width, height = (max(1, round(length * factor)) for length in picture.size)
             mask = np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
     except Exception as error:  # Pillow raises a dozen types on damaged files
         raise UserError(f"{file} is not an image that can be read: {error}") from error
@@ -131,4 +134,4 @@ def _exact(folder: Path, image_id: str, factor: float) -> np.ndarray:
             f"{file} is no mask: it must have one channel of 0 (background), 1 (cytoplasm) and 2 "
             "(nucleus)"
         )
-    return _cut(mask.astype(np.uint8)[..., None], FIELD)[..., 0]
+    return _cut(mask.astype(np.uint8)[..., None], side)[..., 0]

@@ -15,7 +15,7 @@ from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
 from leuko_tf.cli import written_aside
 from leuko_tf.focus.cells import MaskedCell
 from leuko_tf.focus.perturbation import CURVES, RANDOM
-from leuko_tf.focus.sanity import MEASURES
+from leuko_tf.focus.sanity import FEWEST, MEASURES, NO_ROOM, verdict
 from leuko_tf.focus.segmentation import BACKGROUND, NUCLEUS, REGIONS
 from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, svg, tidy
 from leuko_tf.report.text import SYNTHETIC_LIMIT, environment
@@ -80,7 +80,10 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
         synthetic=source["synthetic"],
         limit=SYNTHETIC_LIMIT if source["synthetic"] else None,
         regions=_INWARDS,
-        measures=dict(zip(MEASURES, ("Spearman's rank correlation", "SSIM"), strict=True)),
+        measures=dict(zip(MEASURES, ("Spearman's correlation, no sign", "SSIM"), strict=True)),
+        fewest=FEWEST,
+        no_room=NO_ROOM,
+        verdict=verdict,
         curves=CURVES,
         random=RANDOM,
         codes=[code for code in LINEAGE_ORDER if _has(result, code)],

@@ -9,6 +9,11 @@ Deleted pixels take the colour of the plasma: it is what lies where no cell is, 
 with all pixels deleted is an empty field. A blurred image, RISE's start of insertion, would keep
 the cell's size and stain, from which a network can tell much. Both curves thus run between the
 same two images.
+
+What maps leave open is decided at random, and so is all of the order that they are compared with:
+by the network's own pixels, which are larger than the image's where it looks at less than all of
+them. Pixels of the image, taken one by one, would vanish when it is shrunk to the network's input:
+that would fade the whole image evenly, and delete nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,17 +31,21 @@ STEPS = 20
 BATCH = 8  # images at once; bounds the memory, not the result
 
 
-def pixel_order(saliency: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pixels by saliency, the most salient first; equal ones at random, not row by row.
+def pixel_order(saliency: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Pixels by saliency, the most salient first; equal ones at random, by the network's pixels.
 
     Args:
-      saliency: float array [height, width].
+      saliency: float array [side, side]; zeros for an order that is random throughout.
+      size: int. Side of the network's input in pixels, of which each is a block of the map's.
       rng: of the order of equal pixels.
 
     Returns:
-      int array [height * width], indices into the flattened map.
+      int array [side * side], indices into the flattened map.
     """
-    return np.lexsort((rng.random(saliency.size), -saliency.ravel()))
+    own = rng.permutation(size * size).reshape(size, size)
+    nearest = (2 * np.arange(len(saliency)) + 1) * size // (2 * len(saliency))
+    enlarged = own[np.ix_(nearest, nearest)]
+    return np.lexsort((enlarged.ravel(), -saliency.ravel()))
 
 
 def curves(

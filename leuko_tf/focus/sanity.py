@@ -4,15 +4,20 @@ Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: the sa
 same classes, are explained with a network of the same construction whose weights are fresh. A
 method that gives the same maps for it shows edges, and not what was learned.
 
-Two maps of an image are compared by Spearman's rank correlation of their pixels and by their
-structural similarity (SSIM). Neither is 0 where maps have nothing in common, since the networks
-look at cells in the middle of their images and maps are mostly dark. What maps have in common
-anyway is measured: it is the similarity to the fresh network's map of *another* image. A method
-passes if its maps of the same image lie nearer to that than to identity (1), with 95 % confidence,
-by both measures. An edge detector has 1 and cannot pass.
+Two maps of an image are compared by Spearman's rank correlation of their pixels, without its sign
+(an inverted map tells the same), and by their structural similarity (SSIM). Neither is 0 where maps
+have nothing in common, since the networks look at cells in the middle of their images and maps are
+mostly dark. What maps have in common anyway is measured: it is the similarity to the fresh
+network's map of *another* image. A method passes if its maps of the same image lie nearer to that
+than to identity (1), with 95 % confidence, by both measures. An edge detector has 1 and cannot
+pass.
+
+Nothing can be told of few images, nor where maps of different images are as good as the same, such
+as a blob in the middle: between that and identity there is no room. Fresh weights are drawn once.
+To pass is no proof: noise, which is never the same, passes too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +28,8 @@ from skimage.metrics import structural_similarity
 from leuko_tf.focus.shares import ends_of, intervals_of_means
 
 MEASURES = ("spearman", "ssim")
+FEWEST = 10  # images with contrast
+NO_ROOM = 0.8  # similarity to another image's map; chosen: less than a fifth is left to 1
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,12 @@ def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
       other: likewise.
 
     Returns:
-      (Spearman's correlation, SSIM of the maps scaled to 0 to 1), each -1 to 1.
+      (Spearman's correlation without its sign, 0 to 1; SSIM of the maps scaled to 0 to 1, -1 to 1).
     """
     if not (np.ptp(one) > 0 and np.ptp(other) > 0):
         return float("nan"), float("nan")
     scaled = [(saliency - saliency.min()) / np.ptp(saliency) for saliency in (one, other)]
-    correlation = spearmanr(one, other, axis=None).statistic
+    correlation = abs(spearmanr(one, other, axis=None).statistic)
     return float(correlation), float(structural_similarity(*scaled, data_range=1.0))
 
 
@@ -78,24 +85,36 @@ def check(similarities: Similarities) -> dict[str, Any]:
     Returns:
       JSON-like dict: `images`, of those whose maps have contrast; `spearman` and `ssim`, each with
       `value` (mean over images) and `interval` for the same image, `unrelated` (the mean for
-      another image), `threshold` (half of the way from there to 1) and `passed`; `passed`, true if
-      both are. With a single image nothing passes; without any, figures are None.
+      another image), `threshold` (half of the way from there to 1) and `passed`; `passed`, false if
+      one of both is, true if both are. It is None where that cannot be told: with fewer than
+      `FEWEST` images, or if `unrelated` is above `NO_ROOM`. Without images all figures are None.
     """
     same, unrelated = similarities.same, similarities.unrelated
     defined = np.isfinite(same).all(axis=1) & np.isfinite(unrelated).all(axis=1)
     same, unrelated = same[defined], unrelated[defined]
     result: dict[str, Any] = {"images": len(same)}
     if not len(same):
-        nothing = dict.fromkeys(("value", "interval", "unrelated", "threshold"))
-        return result | {m: nothing | {"passed": False} for m in MEASURES} | {"passed": False}
+        nothing = dict.fromkeys(("value", "interval", "unrelated", "threshold", "passed"))
+        return result | {name: nothing for name in MEASURES} | {"passed": None}
     between = intervals_of_means(same)
     above = intervals_of_means(same - (unrelated + 1) / 2)[:, 1]
     for k, name in enumerate(MEASURES):
+        tells = len(same) >= FEWEST and unrelated[:, k].mean() <= NO_ROOM
         result[name] = {
             "value": float(same[:, k].mean()),
             "interval": ends_of(between[k]),
             "unrelated": float(unrelated[:, k].mean()),
             "threshold": float((unrelated[:, k].mean() + 1) / 2),
-            "passed": bool(above[k] < 0),
+            "passed": bool(above[k] < 0) if tells else None,
         }
-    return result | {"passed": all(result[name]["passed"] for name in MEASURES)}
+    verdicts = [result[name]["passed"] for name in MEASURES]
+    if None in verdicts and False not in verdicts:
+        return result | {"passed": None}
+    return result | {"passed": all(verdicts)}
+
+
+def verdict(checked: Mapping[str, Any]) -> str:
+    """What `check` found, in words."""
+    if not checked["images"]:
+        return "not measured"
+    return {True: "passed", False: "FAILED", None: "cannot tell"}[checked["passed"]]

@@ -72,21 +72,22 @@ def score(
       `leuko_tf.focus.sanity.check`; the first and the last by method.
 
     Raises:
-      UserError: if model, data set or masks cannot be used, or no image has a mask.
+      UserError: if model, data set or masks cannot be used, or fewer than two images have masks.
     """
     keras.utils.set_random_seed(SEED)
     model = load_model(model_file)
     builder = data.open_dataset(dataset, data_dir)
     trained = describe_model(model_file)
-    images_um, model_um = data.pixel_size(builder, None), trained["pixel_size_um"]
-    factor = data.scale_factor(images_um, model_um) if images_um else 1.0
+    scaling = model.get_layer(SCALING)
+    factor = data.factor_for(scaling.pixel_size_um, trained, builder)
     labels = labels_of(builder, folds)
-    chosen = read_cells(
-        builder, folds, choose(labels, number), model.get_layer(SCALING).field, factor, masks
-    )
+    chosen = read_cells(builder, folds, choose(labels, number), scaling.field, factor, masks)
     cells = [cell for cell in chosen if cell.mask is not None]
-    if not cells:
-        raise UserError(f"In none of {len(chosen)} images a cell could be told from its background")
+    if len(cells) < 2:  # a cell's map is compared with the other cells' masks
+        raise UserError(
+            f"A cell could be told from its background in {len(cells)} of {len(chosen)} images; "
+            "a scoring needs 2: take more with --images, or exact masks with --masks"
+        )
 
     table, maps = _explained(model, cells)
     further = cells[:FURTHER_IMAGES]
@@ -104,7 +105,7 @@ def score(
             "trained_on": trained["trained_on"],
             "trained_on_synthetic": trained["synthetic"],
             "held_out": held_out(trained, builder, list(folds)),
-            "resampled_to_um": model_um if factor != 1 else None,
+            "resampled_to_um": scaling.pixel_size_um if factor != 1 else None,
             "masks": str(masks) if masks else "segmented (leuko_tf.focus.segmentation)",
         },
         "versions": {name: version(name) for name in PACKAGES},
@@ -122,10 +123,10 @@ def score(
         "curves": perturbation.curve_figures(followed),
         "sanity": compared,
     }
-    page.draw_masks(cells, synthetic, out / page.MASKS)
-    _write_table(table, out / TABLE)
-    page.write_page(result, out / page.PAGE)
     write_json(out / FIGURES, result)
+    _write_table(table, out / TABLE)
+    page.draw_masks(cells, synthetic, out / page.MASKS)
+    page.write_page(result, out / page.PAGE)
     return result
 
 
@@ -179,13 +180,14 @@ def _curves(
 ) -> dict[str, dict[str, np.ndarray]]:
     """What `leuko_tf.focus.perturbation.curve_figures` takes; the areas go into the table."""
     rng = np.random.default_rng(SEED)
+    size = model.get_layer(SCALING).size
     answers = _answers(table)
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {m: [] for m in (*maps, RANDOM)}
     for i, cell in enumerate(tqdm(cells, desc="insertion, deletion", unit=" images")):
         for method in found:
             none = np.zeros(cell.image.shape[:2])
             saliency = none if method == RANDOM else maps[method][i]
-            order = perturbation.pixel_order(saliency, rng)
+            order = perturbation.pixel_order(saliency, size, rng)
             both = perturbation.curves(
                 model.predict_on_batch, cell.image, order, INDEX[answers[cell.id]]
             )
@@ -258,10 +260,11 @@ def summary(result: Mapping[str, Any]) -> str:
     for method, curves in result["curves"]["methods"].items():
         figures = [curves[name] for name in CURVES]
         lines.append(f"  {method:<34}" + "".join(f"{_with_interval(f):>20}" for f in figures))
-    lines.append(f"  fresh weights give other maps ({further} images)")
+    lines.append("  fresh weights give other maps (one draw of them)")
     for method, checked in result["sanity"].items():
         words = ", ".join(f"{m} {_shown(checked[m]['value'])}" for m in sanity.MEASURES)
-        lines.append(f"  {method:<14}{'yes' if checked['passed'] else 'NO':>5}   {words}")
+        found = f"{sanity.verdict(checked)} ({checked['images']} images)"
+        lines.append(f"  {method:<14}{found:<26}{words}")
     return "\n".join(lines)
 
 

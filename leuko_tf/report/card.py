@@ -6,6 +6,7 @@ Mitchell et al., "Model cards for model reporting", FAT* 2019, arXiv 1810.03993.
 from pathlib import Path
 from typing import Any
 
+from leuko_tf.classes import COARSE_TYPES
 from leuko_tf.cli import written_aside
 from leuko_tf.metrics.headline import headlines
 from leuko_tf.report.rows import class_rows, pair_rows
@@ -27,6 +28,7 @@ def model_card(metrics: dict[str, Any]) -> str:
         headlines=headlines(metrics),
         classes=class_rows(metrics),
         pairs=pair_rows(metrics),
+        coarse_types=COARSE_TYPES,
         munich="cytomorphology" in source.get("dataset", "").lower()
         and not source.get("synthetic"),
         limits=limits(source),

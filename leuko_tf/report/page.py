@@ -13,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
+from leuko_tf.classes import BY_CODE, COARSE_TYPES, LINEAGE_ORDER
 from leuko_tf.cli import command_line, written_aside
 from leuko_tf.gallery import PANELS
 from leuko_tf.metrics.headline import PLACES, at, headlines
@@ -80,6 +80,7 @@ def write_report(
         gallery=[(code, [(a, _panels(a)) for a in answers]) for code, answers in typical.items()],
         without_images=[code for code in LINEAGE_ORDER if code not in typical],
         by_code=BY_CODE,
+        coarse_types=COARSE_TYPES,
         disputes=dispute_rows(disputed),
         limits=limits(source),
         remark=source.get("remark"),

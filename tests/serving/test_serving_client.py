@@ -189,9 +189,7 @@ def test_an_overlay_lies_where_the_network_looked(width, height):
     black = Image.new("RGB", (width, height))
     result = np.asarray(images.overlay(black, bright, field=20)).sum(axis=2)
     assert result.shape == (height, width)
-    # Of an odd difference the larger half lies below and on the right.
-    top = (height - 20) // 2 if height > 20 else -((20 - height) // 2)
-    left = (width - 20) // 2 if width > 20 else -((20 - width) // 2)
+    top, left = (height - 20) // 2, (width - 20) // 2
     assert np.unravel_index(result.argmax(), result.shape) == (top + 9, left + 12)
 
 
