@@ -15,15 +15,13 @@ from PIL import Image
 from leuko_tf.decoding import MAX_JPEG_SCANS, MAX_PIXELS, decode
 
 SIZE = 48
-FIELD = 50
+FILES = tf.TensorSpec((None,), tf.string)
 
 
 @pytest.fixture(scope="module")
 def decoded():
-    return tf.function(
-        lambda files: decode(files, FIELD, SIZE),
-        input_signature=[tf.TensorSpec((None,), tf.string)],
-    )
+    """Of a network that looks at as many pixels as it takes: such images stay as they are."""
+    return tf.function(lambda files: decode(files, SIZE, SIZE), input_signature=[FILES])
 
 
 def smooth(height: int = SIZE, width: int = SIZE) -> np.ndarray:
@@ -96,15 +94,17 @@ def test_grey_of_16_bits_is_cut_to_its_higher_byte(decoded) -> None:
     np.testing.assert_array_equal(decoded([file])[0][0, ..., 0], grey)
 
 
-def test_files_of_other_sizes_are_resized_as_the_network_would(decoded) -> None:
+@pytest.mark.parametrize("field", [SIZE, 50, 400])
+def test_files_of_other_sizes_are_seen_as_the_network_would(field: int) -> None:
     from leuko_tf.layers import CellScaling
 
+    decoded = tf.function(lambda files: decode(files, field, SIZE), input_signature=[FILES])
     sizes = [(SIZE, SIZE), (90, 31), (1, 1), (7, 400)]
     pictures = [smooth(*size) for size in sizes]
     images, valid, _ = decoded([written(Image.fromarray(p), "PNG") for p in pictures])
     assert valid.numpy().all()
     for image, picture in zip(images, pictures, strict=True):
-        expected = 255 * CellScaling(SIZE, FIELD)(picture[np.newaxis])[0]
+        expected = 255 * CellScaling(SIZE, field)(picture[np.newaxis])[0]
         np.testing.assert_allclose(image, expected, atol=1e-3)
 
 

@@ -9,7 +9,14 @@ from leuko_tf.folding import fold_batch_norms, spare_bias_gradients
 from leuko_tf.layers import BatchNorm, Conv2D
 from leuko_tf.resnext import resnext
 
-SMALL = {"input_size": 40, "blocks": (2, 1), "stem_width": 8, "width": 16, "cardinality": 4}
+SMALL = {
+    "input_size": 40,
+    "field": 40,
+    "blocks": (2, 1),
+    "stem_width": 8,
+    "width": 16,
+    "cardinality": 4,
+}
 
 
 def _network(**settings) -> keras.Model:

@@ -23,6 +23,7 @@ from leuko_tf.classes import INDEX
 from leuko_tf.cli import UserError
 from leuko_tf.folding import fold_batch_norms
 from leuko_tf.images import read_image
+from leuko_tf.layers import seen
 from leuko_tf.models import load_model
 from leuko_tf.resnext import OUTPUT_NAME, SCALING
 
@@ -49,7 +50,8 @@ def make_cells(work: str, model: str, images: str) -> Work:
       UserError: if the model cannot be loaded, or there are too few images.
     """
     loaded = load_model(Path(model))
-    size = loaded.get_layer(SCALING).size
+    scaling = loaded.get_layer(SCALING)
+    field, size = scaling.field, scaling.size
     files = sorted(f for f in Path(images).rglob("*") if f.suffix.lower() in ENDINGS)
     if len(files) < FEWEST_CELLS:
         raise UserError(
@@ -57,7 +59,8 @@ def make_cells(work: str, model: str, images: str) -> Work:
         )
     files = [files[i] for i in np.random.default_rng(SEED).permutation(len(files))]
     apart = min(CALIBRATION, round(CALIBRATION_SHARE * len(files)))
-    cells = np.stack([_cell(file, size) for file in files])
+    cells = np.stack([_cell(file, field, size) for file in files])
+    scaling.field = size  # the model is given what it sees
     measured = cells[apart:]
     np.save(Path(work, CALIBRATION_CELLS), cells[:apart])
     np.save(Path(work, CELLS), measured)
@@ -147,10 +150,7 @@ def _asked(work: str, file: str, network: Network) -> Work:
     return Work(step)
 
 
-def _cell(file: Path, size: int) -> np.ndarray:
-    """uint8 [size, size, 3], resized as the model would and rounded to whole grey levels."""
-    image = read_image(file)
-    if image.shape[:2] != (size, size):
-        resized = tf.image.resize(image, (size, size), method="bilinear", antialias=True)
-        image = tf.saturate_cast(tf.round(resized), tf.uint8).numpy()
-    return image
+def _cell(file: Path, field: int, size: int) -> np.ndarray:
+    """uint8 [size, size, 3], what the model sees, rounded to whole grey levels."""
+    image = seen(read_image(file)[np.newaxis], field, size)[0]
+    return tf.saturate_cast(tf.round(image), tf.uint8).numpy()
