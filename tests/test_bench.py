@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf import data
+from leuko_tf import augmentation
 from leuko_tf.bench import __main__ as program
 from leuko_tf.bench import evaluation, load, machine, race, startup
 from leuko_tf.bench.arithmetic import forward_gflop
@@ -487,8 +487,8 @@ class TestTorch:
         rows, columns = np.mgrid[:24, :24]
         smooth = np.stack([rows * 10, columns * 10, rows * columns / 3], axis=-1).astype(np.uint8)
         signs = np.array([[-1.0 if flip else 1.0 for flip in flips]])
-        transforms = data._transforms(np.radians([35.0]), signs, 24)
-        ours = data.turned(smooth[np.newaxis], transforms, 24)[0].astype(float)
+        transforms = augmentation.affine_transforms(np.radians([35.0]), signs, 24)
+        ours = augmentation.turned(smooth[np.newaxis], transforms, 24)[0].astype(float)
         opencv = TURNS["opencv"](Image.fromarray(smooth), 35.0, [*flips]).numpy()
         np.testing.assert_array_equal(opencv, ours)
         torchs = TURNS["grid_sample"](Image.fromarray(smooth), 35.0, [*flips])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leuko_tf import data
+from leuko_tf import augmentation, data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -40,10 +40,10 @@ def _photograph(size: int) -> np.ndarray:
 
 
 def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
-    transforms = data._transforms(
+    transforms = augmentation.affine_transforms(
         np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
     )
-    turned = data.turned(image[np.newaxis], transforms, image.shape[0])[0]
+    turned = augmentation.turned(image[np.newaxis], transforms, image.shape[0])[0]
     assert turned.dtype == np.uint8
     return turned.astype(np.float32)
 
@@ -59,7 +59,7 @@ class TestPlanEpoch:
     def test_each_class_that_is_there_gives_as_many_samples_as_asked(
         self, labels, samples_per_class, epoch
     ):
-        plan = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
+        plan = augmentation.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
         present, counts = np.unique(labels[plan.indices], return_counts=True)
         np.testing.assert_array_equal(present, np.unique(labels))
         assert set(counts) == {samples_per_class}
@@ -69,7 +69,7 @@ class TestPlanEpoch:
     def test_within_a_class_images_are_used_equally_often_up_to_one(
         self, labels, samples_per_class, epoch
     ):
-        plan = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
+        plan = augmentation.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
         uses = np.bincount(plan.indices, minlength=len(labels))
         for label in np.unique(labels):
             of_class = uses[labels == label]
@@ -78,14 +78,14 @@ class TestPlanEpoch:
     @settings(deadline=None)
     @given(labels_of_classes, st.integers(0, 3))
     def test_without_a_number_each_image_is_used_once(self, labels, epoch):
-        plan = data.plan_epoch(labels, _config(), epoch)
+        plan = augmentation.plan_epoch(labels, _config(), epoch)
         np.testing.assert_array_equal(np.sort(plan.indices), np.arange(len(labels)))
 
     @settings(deadline=None)
     @given(labels_of_classes, st.integers(0, 2**32 - 1), st.integers(0, 100))
     def test_the_same_seed_and_epoch_give_the_same_plan(self, labels, seed, epoch):
         config = _config(seed=seed, samples_per_class=5)
-        one, again = (data.plan_epoch(labels, config, epoch) for _ in range(2))
+        one, again = (augmentation.plan_epoch(labels, config, epoch) for _ in range(2))
         np.testing.assert_array_equal(one.indices, again.indices)
         np.testing.assert_array_equal(one.transforms, again.transforms)
 
@@ -93,19 +93,19 @@ class TestPlanEpoch:
     @pytest.mark.parametrize(("seed", "epoch"), [(1, 1), (2, 0)])
     def test_another_epoch_or_seed_gives_another_plan(self, seed, epoch, samples_per_class):
         labels = np.arange(100) % 5
-        one = data.plan_epoch(labels, _config(samples_per_class=samples_per_class), 0)
+        one = augmentation.plan_epoch(labels, _config(samples_per_class=samples_per_class), 0)
         config = _config(seed=seed, samples_per_class=samples_per_class)
-        other = data.plan_epoch(labels, config, epoch)
+        other = augmentation.plan_epoch(labels, config, epoch)
         assert (one.indices != other.indices).mean() > 0.5
         assert (one.transforms != other.transforms).any(axis=1).mean() > 0.5
 
     def test_classes_are_mixed_within_the_epoch(self):
         labels = np.repeat(np.arange(5), 20)
-        plan = data.plan_epoch(labels, _config(samples_per_class=40), 0)
+        plan = augmentation.plan_epoch(labels, _config(samples_per_class=40), 0)
         assert len(np.unique(labels[plan.indices][:20])) == 5
 
     def test_turns_cover_the_circle_and_flips_all_four_kinds(self):
-        plan = data.plan_epoch(np.zeros(400, int), _config(), 0)
+        plan = augmentation.plan_epoch(np.zeros(400, int), _config(), 0)
         xx, xy, yx, yy = plan.transforms[:, :, :2].reshape(-1, 4).T
         mirrored = xx * yy - xy * yx < 0
         assert 0.4 < mirrored.mean() < 0.6
@@ -114,20 +114,21 @@ class TestPlanEpoch:
         assert counts.min() > 25  # 50 expected
 
     def test_without_augmentation_every_transform_is_the_identity(self):
-        plan = data.plan_epoch(np.zeros(9, int), _config(rotate=False, flip=False), 0)
+        plan = augmentation.plan_epoch(np.zeros(9, int), _config(rotate=False, flip=False), 0)
         np.testing.assert_array_equal(plan.transforms, [[[1, 0, 0], [0, 1, 0]]] * 9)
 
     def test_flips_alone_do_not_turn_and_turns_alone_do_not_flip(self):
         labels = np.zeros(50, int)
-        flipped = data.plan_epoch(labels, _config(rotate=False), 0).transforms
+        flipped = augmentation.plan_epoch(labels, _config(rotate=False), 0).transforms
         assert set(np.abs(flipped[:, [0, 1], [0, 1]]).ravel()) == {1.0}
         assert not flipped[:, [0, 1], [1, 0]].any()
-        turned = data.plan_epoch(labels, _config(flip=False), 0).transforms
+        turned = augmentation.plan_epoch(labels, _config(flip=False), 0).transforms
         np.testing.assert_allclose(np.linalg.det(turned[:, :, :2]), 1, atol=1e-6)
 
     def test_zooms_enlarge_and_shrink_up_to_the_share_asked_for(self):
         config = _config(rotate=False, flip=False, zoom=0.25)
-        scales = data.plan_epoch(np.zeros(400, int), config, 0).transforms[:, [0, 1], [0, 1]]
+        plan = augmentation.plan_epoch(np.zeros(400, int), config, 0)
+        scales = plan.transforms[:, [0, 1], [0, 1]]
         np.testing.assert_array_equal(scales[:, 0], scales[:, 1])
         assert 0.8 <= scales.min() < 0.81
         assert 1.24 < scales.max() <= 1.25
@@ -135,15 +136,15 @@ class TestPlanEpoch:
 
     def test_shifts_move_the_middle_up_to_the_share_asked_for(self):
         config = _config(size=40, shift=0.1)
-        plan = data.plan_epoch(np.zeros(400, int), config, 0)
+        plan = augmentation.plan_epoch(np.zeros(400, int), config, 0)
         middle = plan.transforms @ [19.5, 19.5, 1] - 19.5
         assert 3.9 < np.abs(middle).max() <= 4.0001
         assert (np.abs(middle.mean(axis=0)) < 0.5).all()
 
     def test_what_was_drawn_before_stays_the_same_when_zooms_and_shifts_come_in(self):
         labels = np.arange(30) % 5
-        one = data.plan_epoch(labels, _config(), 0)
-        other = data.plan_epoch(labels, _config(zoom=0.2, shift=0.1), 0)
+        one = augmentation.plan_epoch(labels, _config(), 0)
+        other = augmentation.plan_epoch(labels, _config(zoom=0.2, shift=0.1), 0)
         np.testing.assert_array_equal(one.indices, other.indices)
         turns = [plan.transforms[:, :, :2] for plan in (one, other)]
         sizes = [np.sqrt(np.abs(np.linalg.det(turn)))[:, None, None] for turn in turns]
@@ -264,7 +265,7 @@ class TestTrainingBatches:
         seen = np.concatenate([images[:, 0, 0, 0] for images, _ in self._batches(config)])
         steps = data.steps_per_epoch(labels, config)
         planned = [
-            self.MEMBERS[data.plan_epoch(labels, config, epoch).indices[: steps * 8]]
+            self.MEMBERS[augmentation.plan_epoch(labels, config, epoch).indices[: steps * 8]]
             for epoch in (0, 1)
         ]
         np.testing.assert_array_equal(seen.astype(int), np.concatenate(planned))
@@ -328,7 +329,7 @@ class TestMargin:
     @given(st.integers(16, 400), st.integers(16, 400))
     def test_the_middle_is_what_the_network_sees(self, size, field):
         config = Config(model=ModelConfig(input_size=size, field=field))
-        around = data.margin(config)
+        around = augmentation.margin(config)
         side = field * (size + 2 * around)
         assert side % size == 0
         assert side // size <= 400
@@ -337,7 +338,7 @@ class TestMargin:
     @pytest.mark.parametrize("shape", [(360, 363), (400, 400), (366, 369)])
     def test_the_middle_is_what_the_network_sees_to_the_pixel(self, shape):
         config = Config(model=ModelConfig(input_size=96, field=288))
-        around = data.margin(config)
+        around = augmentation.margin(config)
         assert around == 18
         image = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
         example = {"image": tf.constant(image)}
@@ -348,19 +349,19 @@ class TestMargin:
         np.testing.assert_array_equal(middle[1:-1, 1:-1], expected[1:-1, 1:-1])
 
     def test_without_turns_or_with_the_whole_image_there_is_none(self):
-        assert data.margin(_config(rotate=False)) == 0
-        assert data.margin(_config()) == 0
+        assert augmentation.margin(_config(rotate=False)) == 0
+        assert augmentation.margin(_config()) == 0
 
     def test_turned_corners_show_the_image_and_no_mirror(self):
         """A turn by 45 degrees of the middle equals the middle of the whole image's turn."""
         config = Config(model=ModelConfig(input_size=40, field=200))
-        around = data.margin(config)
+        around = augmentation.margin(config)
         assert around == 8
         whole = _photograph(80)
         cell = whole[12:68, 12:68]
         angle, flip = np.array([np.pi / 4]), np.array([[1.0, -1.0]])
-        transforms = data._transforms(angle, flip, 40, around)
-        turned = data.turned(cell[np.newaxis], transforms, 40)[0].astype(float)
+        transforms = augmentation.affine_transforms(angle, flip, 40, around)
+        turned = augmentation.turned(cell[np.newaxis], transforms, 40)[0].astype(float)
         expected = _turned(whole, 45, (1, -1))[20:60, 20:60]
         assert np.abs(turned - expected).max() <= 2
 

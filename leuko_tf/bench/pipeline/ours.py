@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from leuko_tf import data
+from leuko_tf import augmentation, data
 from leuko_tf.bench.material import DATASET
 from leuko_tf.bench.pipeline import BUILT
 from leuko_tf.bench.worker import Work
@@ -47,14 +47,14 @@ def batches_without_cache(work: str, size: int, batch: int) -> Work:
     builder = data.open_dataset(DATASET, _built(work))
     split = "+".join(f"fold_{k}" for k in FOLDS)
     number = data.count(builder, FOLDS)
-    plan = data.plan_epoch(np.zeros(number, np.int64), config, epoch=0)
+    plan = augmentation.plan_epoch(np.zeros(number, np.int64), config, epoch=0)
     transforms = tf.data.Dataset.from_tensor_slices(plan.transforms).repeat()
 
     def decoded(example: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.cast(seen(example["image"][tf.newaxis], FIELD, size)[0], tf.uint8)
 
     def turned(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-        turned = tf.numpy_function(data.turned, [images, transforms, size], tf.uint8)
+        turned = tf.numpy_function(augmentation.turned, [images, transforms, size], tf.uint8)
         turned.set_shape(images.shape)
         return tf.cast(turned, tf.float32)
 
