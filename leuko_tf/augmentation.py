@@ -1,4 +1,4 @@
-"""How samples differ from the images that they are of: turns, flips, zooms, shifts, and the order.
+"""How samples differ from the images that they are of: place, colour, and the order.
 
 Everything random about an epoch (which images, in which order, at which angle, flipped or not) is
 drawn beforehand by NumPy from the seed and the epoch's number alone, so that the batches of epoch 7
@@ -14,6 +14,13 @@ import numpy as np
 from leuko_tf.config import Config
 from leuko_tf.layers import FIELD
 
+# Colours of haematoxylin, eosin and a third stain, as optical densities of red, green and blue:
+# Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291). The stains of a blood smear are
+# eosin and azures, whose blue is near haematoxylin's; for shaking colours that is near enough.
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+# Natural optical density of a grey level; 1 is added so that black has one.
+_DENSITIES = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class EpochPlan:
@@ -23,10 +30,13 @@ class EpochPlan:
       indices: int64 array [n], the cell of each sample.
       transforms: float32 array [n, 2, 3], the affine transform of each sample, from output
         coordinates (x, y, 1) to those of the cell, which has a `margin` around it.
+      colours: float32 array [n, 3, 4], the affine transform of each sample's optical densities
+        (red, green, blue, 1); of `restained`.
     """
 
     indices: np.ndarray
     transforms: np.ndarray
+    colours: np.ndarray
 
 
 def margin(config: Config) -> int:
@@ -49,7 +59,7 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
 
     With `samples_per_class` every class that has images gives that many: each image equally often,
     up to one, rare ones again and again. Each sample is then flipped, turned and zoomed about its
-    centre, and shifted.
+    centre, shifted, and stained anew.
 
     Args:
       labels: int array [n] of the training cells.
@@ -79,7 +89,9 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
     scales = np.exp(rng.uniform(-zoom, zoom, number))
     shifts = rng.uniform(-1, 1, (number, 2)) * config.data.shift * size
     transforms = affine_transforms(angles, flips, size, margin(config), scales, shifts)
-    return EpochPlan(indices, transforms)
+    amounts = 1 + rng.uniform(-1, 1, (number, 3)) * config.data.stain
+    light = rng.uniform(-1, 1, (number, 3)) * config.data.stain
+    return EpochPlan(indices, transforms, stain_transforms(amounts, light))
 
 
 def turned(images: np.ndarray, transforms: np.ndarray, size: int) -> np.ndarray:
@@ -142,3 +154,36 @@ def affine_transforms(
         (yx, yy, down + centre * (1 - yx - yy)),
     )
     return np.stack([np.stack(row, axis=1) for row in rows], axis=1).astype(np.float32)
+
+
+def restained(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Applies an affine transform of optical densities to each image.
+
+    Args:
+      images: uint8 array [n, height, width, 3].
+      colours: float array [n, 3, 4], from (red, green, blue, 1) of natural optical densities.
+
+    Returns:
+      uint8 array of the same shape.
+    """
+    outputs = np.empty_like(images)
+    for image, colour, output in zip(images, colours, outputs, strict=True):
+        densities = cv2.transform(_DENSITIES[image], colour)
+        output[...] = np.clip(np.round(256 * cv2.exp(-densities) - 1), 0, 255)
+    return outputs
+
+
+def stain_transforms(amounts: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """More or less of each stain, and light of another brightness and colour.
+
+    Args:
+      amounts: float array [n, 3], by which the density of each of `STAINS` is multiplied.
+      light: float array [n, 3], added to the optical densities of red, green and blue.
+
+    Returns:
+      float32 array [n, 3, 4].
+    """
+    # Densities are row vectors there: to stains, times the amounts, and back. OpenCV multiplies
+    # columns from the left.
+    stains = np.linalg.inv(STAINS) @ (amounts[:, :, np.newaxis] * STAINS)
+    return np.concatenate([stains.swapaxes(1, 2), light[..., np.newaxis]], 2).astype(np.float32)

@@ -37,6 +37,8 @@ class DataConfig:
       flip: bool. Horizontal and vertical flips.
       zoom: float. Each sample is enlarged or shrunk by up to this share, 0 to 0.5.
       shift: float. Each sample is moved by up to this share of its side, both ways, 0 to 0.5.
+      stain: float. The amount of each stain, and the light's brightness and colour, are changed by
+        up to this share, 0 to 0.5; see `leuko_tf.augmentation.stain_transforms`.
       cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells do not fit
         into memory: 3 x input_size x input_size bytes each, up to twice as much where a field below
         400 leaves room for turns.
@@ -54,6 +56,7 @@ class DataConfig:
     flip: bool = True
     zoom: float = 0.0
     shift: float = 0.0
+    stain: float = 0.0
     cache: str = "memory"
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class DataConfig:
         samples = self.samples_per_class
         _check("data.samples_per_class", samples, samples is None or samples > 0, "null or above 0")
         _check("data.batch_size", self.batch_size, self.batch_size > 0, "above 0")
-        for name in ("zoom", "shift"):
+        for name in ("zoom", "shift", "stain"):
             share = getattr(self, name)
             _check(f"data.{name}", share, 0 <= share <= 0.5, "0 to 0.5")
         _check_one_of("data.cache", self.cache, "memory", "disk")
@@ -121,6 +124,8 @@ class OptimizerConfig:
       warmup_epochs: float. Linear rise from zero before a cosine.
       weight_decay: float. Of AdamW; biases and batch norms are spared.
       label_smoothing: float. 0 to below 1.
+      logit_adjustment: bool. Evens out classes in the loss rather than by repeating images; see
+        `leuko_tf.losses.AdjustedCrossentropy`. Not together with data.samples_per_class.
       ema_momentum: float or null. Averages the weights over the steps; validation and the best
         model use the average. null: none.
     """
@@ -131,6 +136,7 @@ class OptimizerConfig:
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    logit_adjustment: bool = False
     ema_momentum: float | None = None
 
     def __post_init__(self) -> None:
@@ -202,6 +208,13 @@ class Config:
         warmup, epochs = self.optimizer.warmup_epochs, self.train.epochs
         _check(
             "optimizer.warmup_epochs", warmup, warmup <= epochs, f"at most train.epochs={epochs}"
+        )
+        adjusts, per_class = self.optimizer.logit_adjustment, self.data.samples_per_class
+        _check(
+            "optimizer.logit_adjustment",
+            adjusts,
+            not adjusts or per_class is None,
+            f"false with data.samples_per_class={per_class}, which evens out the classes already",
         )
 
 

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 import tfds_aml  # noqa: F401  # registers the data sets
-from leuko_tf.augmentation import margin, plan_epoch, turned
+from leuko_tf.augmentation import margin, plan_epoch, restained, turned
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config
@@ -246,18 +246,26 @@ def training_batches(
     moves = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
     size = config.model.input_size
 
-    def plan(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def plan(epoch: int) -> tuple[np.ndarray, ...]:
         drawn = plan_epoch(labels, config, int(epoch))
-        return members[drawn.indices[:used]], drawn.transforms[:used]
+        return members[drawn.indices[:used]], drawn.transforms[:used], drawn.colours[:used]
 
     def samples_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        indices, transforms = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32])
-        indices.set_shape([used])
-        transforms.set_shape([used, 2, 3])
-        return tf.data.Dataset.from_tensor_slices((indices, transforms))
+        planned = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32, tf.float32])
+        for part, shape in zip(planned, ([used], [used, 2, 3], [used, 3, 4]), strict=True):
+            part.set_shape(shape)
+        return tf.data.Dataset.from_tensor_slices(tuple(planned))
 
-    def load(indices: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(cells, indices, size, transforms if moves else None)
+    def augmented(
+        indices: np.ndarray, transforms: np.ndarray, colours: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        images = cells.images[indices]
+        images = turned(images, transforms, size) if moves else _middle(images, size)
+        return restained(images, colours) if settings.stain else images, cells.labels[indices]
+
+    def load(*planned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(augmented, planned, [tf.uint8, tf.int64])
+        return _batch(images, labels, planned[0].shape[0], size)
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
     batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
@@ -269,28 +277,30 @@ def plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.data.
     """Each member once, in order, unchanged; shapes as in `training_batches`, the last shorter."""
     batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
 
+    size = config.model.input_size
+
+    def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _middle(cells.images[indices], size), cells.labels[indices]
+
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _gather(cells, indices, config.model.input_size)
+        images, labels = tf.numpy_function(gather, [indices], [tf.uint8, tf.int64])
+        return _batch(images, labels, indices.shape[0], size)
 
     return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _gather(
-    cells: Cells, indices: tf.Tensor, size: int, transforms: tf.Tensor | None = None
+def _middle(images: np.ndarray, size: int) -> np.ndarray:
+    """The images without their margin."""
+    around = (images.shape[1] - size) // 2
+    return images[:, around : around + size, around : around + size]
+
+
+def _batch(
+    images: tf.Tensor, labels: tf.Tensor, number: int | None, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The cells of a batch, turned if there are transforms; shapes as in `training_batches`."""
-    around = (cells.images.shape[1] - size) // 2
-    middle = slice(around, around + size)
-
-    def gather(i: np.ndarray, *transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if transforms:
-            return turned(cells.images[i], transforms[0], size), cells.labels[i]
-        return cells.images[i, middle, middle], cells.labels[i]
-
-    arguments = [indices] if transforms is None else [indices, transforms]
-    images, labels = tf.numpy_function(gather, arguments, [tf.uint8, tf.int64])
-    images.set_shape([indices.shape[0], size, size, 3])
-    labels.set_shape([indices.shape[0]])
+    """Images and labels as `training_batches` gives them."""
+    images.set_shape([number, size, size, 3])
+    labels.set_shape([number])
     return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import leuko_tf
+from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, command_line, import_tensorflow_quietly, run, write_json
 from leuko_tf.config import Config, differences, load_config, save_config, with_absolute_paths
 
@@ -77,7 +78,8 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     save_config(config, workdir / CONFIG)
     images_um = data.pixel_size(builder, config.data.pixel_size_um)
     plain.get_layer(SCALING).pixel_size_um = config.data.resample_to_um or images_um
-    model, done = _build_or_resume(config, workdir, steps)
+    shares = np.bincount(cells.labels[training], minlength=len(CODES)) / len(training)
+    model, done = _build_or_resume(config, workdir, steps, shares.tolist())
     _describe_run(workdir, config, builder, model, images_um)
     kind = "SYNTHETIC cells" if builder.info.metadata["synthetic"] else "cells"
     print(
@@ -124,17 +126,22 @@ def refuse_other_configuration(config: Config, workdir: Path) -> None:
         )
 
 
-def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
+def compiled(
+    model: "keras.Model", config: Config, steps: int, shares: list[float] | None = None
+) -> "keras.Model":
     """Gives the model its loss, optimizer and schedule, and makes it ready to train fast.
 
     Args:
       model: the network.
       config: the whole configuration.
       steps: optimizer steps of one epoch.
+      shares: classes' shares among the training images, 0 to 1; only for
+        `optimizer.logit_adjustment`.
     """
     import keras
 
     from leuko_tf.folding import spare_bias_gradients
+    from leuko_tf.losses import AdjustedCrossentropy
     from leuko_tf.optimizers import Adam, AdamW
 
     settings = config.optimizer
@@ -155,10 +162,16 @@ def compiled(model: "keras.Model", config: Config, steps: int) -> "keras.Model":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     else:
         optimizer = Adam(rate, **ema)
+    loss: keras.losses.Loss = keras.losses.CategoricalCrossentropy(
+        label_smoothing=settings.label_smoothing
+    )
+    if settings.logit_adjustment:
+        assert shares is not None
+        loss = AdjustedCrossentropy(shares, settings.label_smoothing)
     spare_bias_gradients(model)
     model.compile(
         optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+        loss=loss,
         metrics=["accuracy"],
         jit_compile=_resolve(config.train.jit_compile, on_gpu=True, on_cpu=False),
     )
@@ -175,7 +188,9 @@ def _network(config: Config, precision: str) -> "keras.Model":
     return from_model(load_model(Path(config.train.initial_model)), config.model, precision)
 
 
-def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.Model", int]:
+def _build_or_resume(
+    config: Config, workdir: Path, steps: int, shares: list[float] | None = None
+) -> tuple["keras.Model", int]:
     """The model, ready to train, and how many epochs it has behind it."""
     import keras
 
@@ -185,7 +200,7 @@ def _build_or_resume(config: Config, workdir: Path, steps: int) -> tuple["keras.
     policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
     network = _network(config, policy)
     network.get_layer(SCALING).field = config.model.input_size  # batches come as they are seen
-    model = compiled(network, config, steps)
+    model = compiled(network, config, steps, shares)
     last = workdir / callbacks.LAST
     done = 0
     if last.exists():

@@ -37,7 +37,7 @@ def written(tmp_path):
 
 class TestTheProjectsOwn:
     def test_there_are_three(self):
-        assert OWN == ["demo.yaml", "modern.yaml", "paper.yaml"]
+        assert OWN == ["cpu.yaml", "demo.yaml", "modern.yaml", "paper.yaml"]
 
     @pytest.mark.parametrize("name", OWN)
     def test_each_loads_and_survives_saving(self, name, tmp_path):
@@ -70,7 +70,7 @@ class TestTheProjectsOwn:
     )
     def test_an_unknown_name_is_refused_with_the_known_ones(self, path, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(UserError, match=r"demo\.yaml modern\.yaml paper\.yaml"):
+        with pytest.raises(UserError, match=r"cpu\.yaml demo\.yaml modern\.yaml paper\.yaml"):
             load_config(path)
 
     def test_the_papers_is_the_protocol_as_far_as_it_is_known(self):
@@ -122,6 +122,7 @@ WRONG_TYPES = [
     ("optimizer.ema_momentum", [0.9]),
     ("train.epochs", 1.5),
     ("train.seed", "random"),
+    ("optimizer.logit_adjustment", 1),
     ("train.deterministic", 2),
     ("train.jit_compile", 1),
     ("data", 3),
@@ -136,6 +137,7 @@ OUT_OF_RANGE = [
     ("data.validation_share", float("nan")),
     ("data.samples_per_class", 0),
     ("data.batch_size", 0),
+    ("data.stain", 0.6),
     ("data.cache", "tape"),
     ("model.input_size", 15),
     ("model.blocks", []),
@@ -239,6 +241,11 @@ class TestMistakes:
     def test_an_unresolved_reference_is_refused_by_its_key(self, written):
         with pytest.raises(UserError, match=r"data\.data_dir.*nowhere"):
             load_config(written({"data.data_dir": "${nowhere}"}))
+
+    def test_logit_adjustment_beside_samples_per_class_is_refused(self, written):
+        file = written({"data.samples_per_class": 9})
+        with pytest.raises(UserError, match=r"optimizer\.logit_adjustment must be false with"):
+            load_config(file, ["optimizer.logit_adjustment=true"])
 
     def test_a_wrong_value_is_refused_also_where_a_config_is_made_in_python(self):
         with pytest.raises(UserError, match=r"data\.held_out_fold must be 1 to 5\. Received: 9"):

@@ -118,6 +118,7 @@ def run(python: Path, folder: Path, *words: object) -> subprocess.CompletedProce
 def test_wheel_holds_the_files_that_are_no_python(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
+        "leuko_tf/configs/cpu.yaml",
         "leuko_tf/configs/demo.yaml",
         "leuko_tf/configs/modern.yaml",
         "leuko_tf/configs/paper.yaml",

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -118,6 +119,22 @@ def test_averaged_weights_are_those_of_the_best_model(tiny: list[str], tmp_path:
         # The biases before batch norms learn nothing.
         if not raw.path.endswith("bias"):
             assert np.abs(raw.numpy() - used.numpy()).max() > 0
+
+
+def test_logit_adjustment_knows_the_classes_shares_and_resumes(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    settings = [*tiny, "optimizer.logit_adjustment=true", "data.samples_per_class=null"]
+    # Half of the epochs in one go, the rest in another.
+    config = load_config("demo.yaml", [*settings, "train.epochs=2"])
+    train(replace(config, train=replace(config.train, epochs=1)), tmp_path, verbose=0)
+    (tmp_path / "config.yaml").unlink()
+    train(config, tmp_path, verbose=0)
+    assert [e["epoch"] for e in read_log(tmp_path)] == [1, 2]
+    shares = keras.models.load_model(tmp_path / "last.keras").loss.shares
+    assert len(shares) == 15
+    assert sum(shares) == pytest.approx(1)
+    keras.models.load_model(tmp_path / "best.keras")
 
 
 def test_best_model_of_a_mixed_precision_training_is_float32(
