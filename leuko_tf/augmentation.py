@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from skimage.color import rgb_from_hed
 
 from leuko_tf.config import Config
 from leuko_tf.layers import FIELD
 
-# Colours of haematoxylin, eosin and a third stain, as optical densities of red, green and blue:
+# Haematoxylin, eosin and a third stain, a row each, as optical densities of red, green and blue:
 # Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291). The stains of a blood smear are
 # eosin and azures, whose blue is near haematoxylin's; for shaking colours that is near enough.
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+STAINS = rgb_from_hed
 # Natural optical density of a grey level; 1 is added so that black has one.
 _DENSITIES = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
 
