@@ -27,7 +27,7 @@ lint: setup
 
 bench: setup
 	@peers=$$($(BIN)/python -c '$(PEERS_THERE)' && echo --peers); \
-	$(BIN)/python -m leuko_tf.bench pipeline train infer evaluate startup --short $$peers
+	$(BIN)/python -m benchmarks pipeline train infer evaluate startup --short $$peers
 
 setup:
 	@if [ "$$($(INPUTS))" = "$$(cat $(MADE_FROM) 2>/dev/null)" ]; then exit 0; fi; set -e; \

@@ -20,7 +20,7 @@ if sys.argv[:1] == ["-m"]:
 
 
 def _register_layers(_keras: object) -> None:
-    importlib.import_module("leuko_tf.layers")
+    importlib.import_module("leuko_tf.network.layers")
 
 
 wrapt.register_post_import_hook(_register_layers, "keras")

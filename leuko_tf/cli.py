@@ -33,7 +33,7 @@ def command_line() -> str:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def write_aside(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and renames it to `path` at the end.
 
     A reader never sees a half-written file, nor does a run that was killed leave one under the
@@ -50,7 +50,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON. Not-a-number is refused: it is no JSON."""
-    with written_aside(path) as aside:
+    with write_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from leuko_tf.cli import UserError, written_aside
+from leuko_tf.cli import UserError, write_aside
 
 # What OmegaConf would take other things for, or refuses without telling the key.
 _KINDS = {dict: "a group of settings", bool: "true or false", list: "a list"}
@@ -26,7 +26,7 @@ class DataConfig:
       pixel_size_um: float or null. Side of the images' pixels, in micrometres; null is what the
         data set says.
       resample_to_um: float or null. Images are brought to pixels of this side first, by
-        `leuko_tf.images.resampled`; null leaves them.
+        `leuko_tf.data.images.resample_image`; null leaves them.
       held_out_fold: int. 1 to 5; training never sees it, evaluation uses it.
       validation_share: float. Share of the other four folds, by class, that chooses the best
         epoch and trains nothing; 0 to 0.5. With 0 the lowest training loss chooses.
@@ -38,7 +38,7 @@ class DataConfig:
       zoom: float. Each sample is enlarged or shrunk by up to this share, 0 to 0.5.
       shift: float. Each sample is moved by up to this share of its side, both ways, 0 to 0.5.
       stain: float. The amount of each stain, and the light's brightness and colour, are changed by
-        up to this share, 0 to 0.5; see `leuko_tf.augmentation.stain_transforms`.
+        up to this share, 0 to 0.5; see `leuko_tf.data.augmentation.draw_stain_transforms`.
       cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells do not fit
         into memory: 3 x input_size x input_size bytes each, up to twice as much where a field below
         400 leaves room for turns.
@@ -77,12 +77,12 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """The network; the defaults are the paper's. See `leuko_tf.resnext.resnext`.
+    """The network; the defaults are the paper's. See `leuko_tf.network.resnext.resnext`.
 
     Attributes:
       input_size: int. Side in pixels at which the network looks at a cell.
       field: int. Side of the square in the middle of an image that the network looks at, in the
-        image's pixels; less than 400 comes closer to the cell. See `leuko_tf.layers.seen`.
+        image's pixels; less than 400 comes closer to the cell. See `leuko_tf.network.view.to_network_input`.
       blocks: list of int. Bottleneck blocks of each stage.
       stem_width: int. Channels of the first convolution.
       width: int. Inner channels of the first stage.
@@ -125,7 +125,7 @@ class OptimizerConfig:
       weight_decay: float. Of AdamW; biases and batch norms are spared.
       label_smoothing: float. 0 to below 1.
       logit_adjustment: bool. Evens out classes in the loss rather than by repeating images; see
-        `leuko_tf.losses.AdjustedCrossentropy`. Not together with data.samples_per_class.
+        `leuko_tf.training.losses.AdjustedCrossentropy`. Not together with data.samples_per_class.
       ema_momentum: float or null. Averages the weights over the steps; validation and the best
         model use the average. null: none.
     """
@@ -256,7 +256,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the resolved configuration as YAML."""
-    with written_aside(path) as aside:
+    with write_aside(path) as aside:
         OmegaConf.save(OmegaConf.structured(config), aside)
 
 

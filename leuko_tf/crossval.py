@@ -15,17 +15,18 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 from leuko_tf.config import Config, load_config, with_absolute_paths
-from leuko_tf.evaluate import REPORT, add_evaluation_arguments, checked_options, evaluate, summary
+from leuko_tf.evaluate import add_evaluation_arguments, check_options, evaluate, format_summary
+from leuko_tf.files import BEST, GALLERY, MISTAKES, PREDICTIONS, REPORT
+from leuko_tf.provenance import Source
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDS = (1, 2, 3, 4, 5)
-PREDICTIONS = "predictions.parquet"
 HELD_OUT_KEY = "data.held_out_fold"
 
 
@@ -60,7 +61,7 @@ def cross_validate(
         from leuko_tf.inference import predict_folds
 
         train(configs[k], folder, verbose)
-        predict_folds(folder / "best.keras", config.data.dataset, config.data.data_dir, [k], folder)
+        predict_folds(folder / BEST, config.data.dataset, config.data.data_dir, [k], folder)
         keras.backend.clear_session()  # or every fold's graphs would stay in memory
 
 
@@ -75,7 +76,7 @@ def join(workdir: Path) -> Path:
     """
     import pandas as pd
 
-    from leuko_tf import gallery, mistakes, pictures
+    from leuko_tf.explanation import pictures
     from leuko_tf.predictions import write_predictions
 
     missing = [k for k in FOLDS if not is_done(workdir, k)]
@@ -94,24 +95,24 @@ def join(workdir: Path) -> Path:
                     f"{workdir}: fold 1 was predicted on {name} {first.get(name)}, fold {k} on "
                     f"{source.get(name)}. Delete the one that is wrong, and run again."
                 )
-    source = {
+    joined: Source = {
         **first,
         "split": "+".join(source["split"] for source in sources),
-        "model": f"{fold_folder(workdir, 1)}/best.keras and those of the other four folds, each "
+        "model": f"{fold_folder(workdir, 1)}/{BEST} and those of the other four folds, each "
         "asked about the fold that it did not see",
         "held_out": False if False in held_out else None if None in held_out else True,
     }
-    for name in (mistakes.FOLDER, gallery.FOLDER):
+    for name in (MISTAKES, GALLERY):
         pictures.clear(workdir / name)
         for k in FOLDS:
             folder = fold_folder(workdir, k) / name
             if folder.is_dir():
                 shutil.copytree(folder, workdir / name, dirs_exist_ok=True)
-    write_predictions(pd.concat(tables, ignore_index=True), source, workdir / PREDICTIONS)
+    write_predictions(pd.concat(tables, ignore_index=True), joined, workdir / PREDICTIONS)
     return workdir / PREDICTIONS
 
 
-def _predictions_of(workdir: Path, fold: int) -> "tuple[pd.DataFrame, dict[str, Any]]":
+def _predictions_of(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
     """The table of a fold, and its source."""
     from leuko_tf.predictions import read_predictions
 
@@ -152,7 +153,7 @@ def main() -> None:
     if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
         raise UserError(f"{HELD_OUT_KEY} is set by the cross-validation; --fold chooses one fold")
     config = with_absolute_paths(load_config(arguments.config, arguments.settings))
-    others, replicates = checked_options(arguments)
+    others, replicates = check_options(arguments)
     if arguments.fold and others:
         raise UserError("--compare belongs to the joined report, which --fold does not write")
     folds = (arguments.fold,) if arguments.fold else FOLDS
@@ -168,7 +169,7 @@ def main() -> None:
     metrics = evaluate(
         join(arguments.workdir), arguments.workdir, others=others, replicates=replicates
     )
-    print(summary(metrics))
+    print(format_summary(metrics))
     print(f"report: {arguments.workdir / REPORT}")
 
 

@@ -7,7 +7,7 @@ The second form needs no model and does not import TensorFlow; it takes the thre
 `leuko_tf.predictions`. DIR then holds:
   predictions.parquet   the table (first form)
   mistakes/, gallery/   pictures of the surest mistakes and of typical cells (first form)
-  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.agreement`
+  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.metrics.agreement`
   report.html           the same for reading: one file that needs nothing else
   model_card.md         the same in short, for who publishes the model
   disputes.csv          images whose re-annotations agree against the label, where there are some
@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import leuko_tf
-from leuko_tf.asked_cells import add_cells_arguments, asked_cells
+from leuko_tf.cell_selection import add_cell_arguments, select_cells
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
-from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
+from leuko_tf.files import DISPUTES, GALLERY, METRICS, MISTAKES, MODEL_CARD, REPORT
+from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
 
-METRICS = "metrics.json"
-REPORT = "report.html"
-MODEL_CARD = "model_card.md"
-DISPUTES = "disputes.csv"
 DEFAULT_REPLICATES = 2000
 
 
@@ -49,7 +46,7 @@ def evaluate(
 
     Returns:
       What `metrics.json` holds: the table's `source`, the figures of
-      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.agreement.compare_network`; None
+      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.metrics.agreement.compare_network`; None
       without re-annotated images), `examiners_from` (`these images`, `published figures` or None:
       whose operating points the binary questions are compared with) and `comparisons`, by name
       (`leuko_tf.metrics.compare`).
@@ -57,25 +54,25 @@ def evaluate(
     Raises:
       UserError: if a table or the annotations cannot be used.
     """
-    from leuko_tf import agreement, gallery, mistakes
-    from leuko_tf.metrics import compare, compute_metrics
+    from leuko_tf.explanation import gallery, mistakes
+    from leuko_tf.metrics import agreement, compare, compute_metrics
+    from leuko_tf.metrics.published import read_examiner_points
     from leuko_tf.predictions import read_predictions
-    from leuko_tf.published import examiners_points
     from leuko_tf.report import write_model_card, write_report
 
     table, source = read_predictions(predictions)
     if annotations:
-        annotated = agreement.annotation_table(annotations)
+        annotated = agreement.read_annotation_table(annotations)
         try:
-            table = agreement.with_annotations(table, annotated)
+            table = agreement.join_annotations(table, annotated)
         except UserError as error:
             raise UserError(
                 f"{predictions} and {annotations} do not go together: {error}"
             ) from error
-    points = agreement.operating_points(table)
+    points = agreement.measure_operating_points(table)
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
-        points, points_from = examiners_points(), "published figures"
+        points, points_from = read_examiner_points(), "published figures"
     comparisons, other_tables = {}, {}
     for name, file in (others or {}).items():
         other, other_source = read_predictions(file)
@@ -99,19 +96,19 @@ def evaluate(
         "comparisons": comparisons,
     }
     write_json(out / METRICS, metrics)
-    disputed = agreement.disputes(table)
+    disputed = agreement.find_disputes(table)
     if len(disputed):
         agreement.write_disputes(disputed, out / DISPUTES)
     else:
         (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
-    surest = mistakes.described(table, predictions.parent / mistakes.FOLDER)
-    typical = gallery.described(table, predictions.parent / gallery.FOLDER)
+    surest = mistakes.described(table, predictions.parent / MISTAKES)
+    typical = gallery.described(table, predictions.parent / GALLERY)
     write_model_card(metrics, out / MODEL_CARD)
     write_report(table, other_tables, metrics, disputed, surest, typical, out / REPORT)
     return metrics
 
 
-def summary(metrics: dict[str, Any]) -> str:
+def format_summary(metrics: dict[str, Any]) -> str:
     """The headline figures as text, for a terminal."""
     from leuko_tf.metrics.headline import headlines
 
@@ -132,7 +129,7 @@ def _line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
     return f"  {title:<30}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
 
 
-def checked_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
+def check_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
     """The other networks' tables by name, and the number of replicates.
 
     Raises:
@@ -140,14 +137,14 @@ def checked_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int
     """
     if arguments.bootstrap < 0:
         raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
-    others = named_tables(arguments.compare)
+    others = parse_named_tables(arguments.compare)
     for name, file in others.items():
         if not file.is_file():
             raise UserError(f"--compare {name}: no file {file}")
     return others, arguments.bootstrap
 
 
-def named_tables(texts: list[str]) -> dict[str, Path]:
+def parse_named_tables(texts: list[str]) -> dict[str, Path]:
     """`NAME=P.parquet`, as `--compare` takes it, to name and file.
 
     Raises:
@@ -189,7 +186,7 @@ def main() -> None:
     what.add_argument("--model", type=Path, help="a .keras file")
     what.add_argument("--predictions", type=Path, help=".parquet, .csv or heldout_outputs.npz")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
-    add_cells_arguments(parser)
+    add_cell_arguments(parser)
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
@@ -213,7 +210,7 @@ def main() -> None:
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
-    others, replicates = checked_options(arguments)
+    others, replicates = check_options(arguments)
     of_model = ("dataset", "data_dir", "split", "runtime", "pixel_size_um", "symmetries")
     if arguments.predictions and any(getattr(arguments, name) for name in of_model):
         raise UserError(
@@ -229,7 +226,7 @@ def main() -> None:
 
     predictions = arguments.predictions
     if arguments.model:
-        dataset, data_dir, folds = asked_cells(arguments)
+        dataset, data_dir, folds = select_cells(arguments)
         import_tensorflow_quietly()
         from leuko_tf.inference import predict_folds
 
@@ -250,7 +247,7 @@ def main() -> None:
         others=others,
         replicates=replicates,
     )
-    print(summary(metrics))
+    print(format_summary(metrics))
     print(f"report: {arguments.out / REPORT}")
 
 

@@ -1,7 +1,7 @@
 """How far examiners agree: `python -m leuko_tf.examiners ANNOTATIONS [--out DIR]`.
 
 ANNOTATIONS is the data set's annotations.dat. Compares the labels and the two re-annotations of
-the images that have them (see `leuko_tf.agreement`), and writes into DIR `examiners.json` and
+the images that have them (see `leuko_tf.metrics.agreement`), and writes into DIR `examiners.json` and
 `disputes.csv`, the list of images on which both re-annotations agree on a class that is not the
 label.
 """
@@ -24,24 +24,24 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # pandas and scikit-learn take a second to import.
-    from leuko_tf.agreement import (
+    from leuko_tf.metrics.agreement import (
         DISPUTES,
-        agreement,
-        annotation_table,
-        disputes,
-        summary,
+        find_disputes,
+        format_summary,
+        measure_agreement,
+        read_annotation_table,
         write_disputes,
     )
 
-    table = annotation_table(arguments.annotations)
+    table = read_annotation_table(arguments.annotations)
     try:
-        found = agreement(table)
+        found = measure_agreement(table)
     except UserError as error:
         raise UserError(f"{arguments.annotations}: {error}") from error
     if arguments.out:
         write_json(arguments.out / FIGURES, found)
-        write_disputes(disputes(table), arguments.out / DISPUTES)
-    print(summary(found))
+        write_disputes(find_disputes(table), arguments.out / DISPUTES)
+    print(format_summary(found))
     if arguments.out:
         print(f"\n{arguments.out / FIGURES}\n{arguments.out / DISPUTES}")
 

@@ -29,11 +29,11 @@ and the others are
                    gradient of the first class's logit, as `leuko_tf.saliency` has it, scaled to 0
                    to 255 in each image
   field            int32 [n], 0 where not valid: side in pixels of the square in the image's middle
-                   that network and map cover (`leuko_tf.layers.seen`)
+                   that network and map cover (`leuko_tf.network.view.to_network_input`)
   embedding        float32 [n, d], the input of the network's last layer
   scores           float32 [n, 15], the probabilities of `classes`, falling
 
-n may be 0. Images may have any size up to `leuko_tf.decoding.MAX_PIXELS`; files in one request may
+n may be 0. Images may have any size up to `leuko_tf.savedmodel.decoding.MAX_PIXELS`; files in one request may
 differ in size. An image that is not valid does not disturb the others: its numbers are zeros, its
 classes empty strings, in `classify` too.
 """
@@ -84,7 +84,7 @@ def export(
     left in the base folder is deleted.
 
     Args:
-      model: a model of this project, spent by this (see `leuko_tf.signatures.ServedModel`).
+      model: a model of this project, spent by this (see `leuko_tf.savedmodel.signatures.ServedModel`).
       out: the model's base folder, which holds the versions.
       description: JSON-like facts about the model, to travel in assets.extra/model.json. If it
         says `synthetic`, so does every answer.
@@ -98,8 +98,8 @@ def export(
     Raises:
       UserError: if there is such a version.
     """
-    from leuko_tf import decoding, warmup
-    from leuko_tf.signatures import ServedModel
+    from leuko_tf.savedmodel import decoding, warmup
+    from leuko_tf.savedmodel.signatures import ServedModel
 
     if version is not None:
         _refuse_existing(out / str(version))
@@ -173,7 +173,7 @@ def checksums(folder: Path) -> str:
 
 def training_documents(model: Path) -> dict[str, Path]:
     """What a training left beside its model that should travel with it, by name."""
-    from leuko_tf.train import CONFIG
+    from leuko_tf.provenance import CONFIG
 
     config = model.parent / CONFIG
     return {CONFIG: config} if config.is_file() else {}
@@ -269,7 +269,8 @@ def main() -> None:
     if arguments.version:
         _refuse_existing(arguments.out / str(arguments.version))
     import_tensorflow_quietly()
-    from leuko_tf.models import describe_model, load_model
+    from leuko_tf.network.loading import load_model
+    from leuko_tf.provenance import describe_model
 
     documents = training_documents(arguments.model)
     if arguments.card:
@@ -277,7 +278,7 @@ def main() -> None:
     version = export(
         load_model(arguments.model),
         arguments.out,
-        describe_model(arguments.model),
+        describe_model(arguments.model).to_json(),
         temperature=arguments.temperature,
         version=arguments.version,
         documents=documents,

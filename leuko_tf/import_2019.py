@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import CODES, INDEX
-from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_aside
 
 if TYPE_CHECKING:
     import h5py
@@ -62,7 +62,7 @@ class Convolution:
     """A convolution of the network, and the batch norm that follows it.
 
     Attributes:
-      name: str. Of the layer in `leuko_tf.resnext`.
+      name: str. Of the layer in `leuko_tf.network.resnext`.
       norm: str. Of its batch norm there.
       kernel: tuple of int. Shape of the kernel of one group.
       groups: int. Convolutions of the file that make up this one.
@@ -129,8 +129,8 @@ def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
     import keras
     import numpy as np
 
-    from leuko_tf.layers import MergingDense
-    from leuko_tf.resnext import OUTPUT_NAME, SCALING, resnext
+    from leuko_tf.network.layers import MergingDense
+    from leuko_tf.network.resnext import OUTPUT_NAME, SCALING, resnext
 
     model = resnext(num_outputs=len(OUTPUTS))
     model.get_layer(SCALING).pixel_size_um = PIXEL_SIZE_UM
@@ -156,7 +156,7 @@ def read_weights(file: Path) -> Weights:
 
     Returns:
       Dict of layer to float32 arrays in the order of its `set_weights`. The layers are the
-      convolutions and batch norms of `leuko_tf.resnext`, by their names there, and `dense`, the
+      convolutions and batch norms of `leuko_tf.network.resnext`, by their names there, and `dense`, the
       last layer, with 16 outputs in the order of `OUTPUTS`.
 
     Raises:
@@ -320,7 +320,7 @@ def main() -> None:
 
     import_tensorflow_quietly()
     model = build_network(weights, arguments.raw_outputs)
-    with written_aside(arguments.out) as aside:
+    with write_aside(arguments.out) as aside:
         model.save(aside)
     print(
         f"imported {NUMBERS[CONVOLUTION]} convolutions and {NUMBERS[BATCH_NORM]} batch norms, "

@@ -12,7 +12,7 @@ The table has a row an image that could be read:
   p_NGS ... p_KSC the 15 probabilities
 
 The network looks at the middle of an image, or its edges are mirrored outwards, at the scale of its
-pixels (`leuko_tf.layers.seen`): it has learned how large a cell is. For images of another
+pixels (`leuko_tf.network.view.to_network_input`): it has learned how large a cell is. For images of another
 magnification `--pixel-size-um` tells how large their pixels are, or `--fit resize` takes the image
 as a whole.
 
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import ATYPICAL, BLAST, BY_CODE, CODES
-from leuko_tf.cli import UserError, import_tensorflow_quietly, run, written_aside
-from leuko_tf.images import find_images, read_image, resampled, scale_factor
-from leuko_tf.runtimes import RUNTIMES, TENSORFLOW
+from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_aside
+from leuko_tf.data.images import compute_scale_factor, find_images, read_image, resample_image
+from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
 
 if TYPE_CHECKING:
     import keras
@@ -53,13 +53,13 @@ def predict(
     """Classifies image files, with a progress bar.
 
     Args:
-      model: a model of this project, float32 (`leuko_tf.models.load_model`).
-      images: id to file, as `leuko_tf.images.find_images` gives it.
-      fit: `crop` takes of an image what the network looks at (`leuko_tf.layers.seen`), `resize`
+      model: a model of this project, float32 (`leuko_tf.network.loading.load_model`).
+      images: id to file, as `leuko_tf.data.images.find_images` gives it.
+      fit: `crop` takes of an image what the network looks at (`leuko_tf.network.view.to_network_input`), `resize`
         takes the whole image in place of that.
-      runtime: of `leuko_tf.runtimes.RUNTIMES`.
-      factor: of `leuko_tf.images.resampled`, which comes before the fitting.
-      symmetries: see `leuko_tf.runtimes.answering`.
+      runtime: of `leuko_tf.network.runtimes.RUNTIMES`.
+      factor: of `leuko_tf.data.images.resample_image`, which comes before the fitting.
+      symmetries: see `leuko_tf.network.runtimes.make_predictor`.
 
     Returns:
       The table described above, rows in the order of the images; and a sentence for each file that
@@ -72,13 +72,13 @@ def predict(
     import pandas as pd
     from tqdm import tqdm
 
+    from leuko_tf.data.images import batched
+    from leuko_tf.network.resnext import SCALING
+    from leuko_tf.network.runtimes import make_predictor
     from leuko_tf.predictions import PROBABILITIES
-    from leuko_tf.resnext import SCALING
-    from leuko_tf.runtimes import answering
-    from leuko_tf.saliency import batched
     from tfds_aml.images import read_ahead
 
-    answer = answering(model, runtime, symmetries)
+    answer = make_predictor(model, runtime, symmetries)
     field = model.get_layer(SCALING).field
     rows: list[dict[str, Any]] = []
     scores = [np.empty((0, len(CODES)), np.float32)]
@@ -116,14 +116,14 @@ def _fitted(image: "np.ndarray", fit: str, factor: float, field: int) -> "np.nda
     import numpy as np
     import tensorflow as tf
 
-    from leuko_tf.layers import centred
+    from leuko_tf.network.view import crop_center
 
     if fit == RESIZE:
         resized = tf.image.resize(image, (field, field), method="bilinear", antialias=True)
         return np.asarray(resized).round().astype(np.uint8)
     if factor != 1:
-        image = resampled(image, factor)
-    return np.asarray(centred(image[np.newaxis], field))[0]
+        image = resample_image(image, factor)
+    return np.asarray(crop_center(image[np.newaxis], field))[0]
 
 
 def draw_saliency(
@@ -146,8 +146,10 @@ def draw_saliency(
     """
     from tqdm import tqdm
 
-    from leuko_tf.resnext import SCALING
-    from leuko_tf.saliency import GRADIENT, Explainer, draw
+    from leuko_tf.explanation.explainer import Explainer
+    from leuko_tf.explanation.figure import draw_figure
+    from leuko_tf.explanation.methods import GRADIENT
+    from leuko_tf.network.resnext import SCALING
 
     explain = Explainer(model)
     field = model.get_layer(SCALING).field
@@ -158,7 +160,7 @@ def draw_saliency(
         taken.add(name)
         fitted = _fitted(read_image(images[image_id]), fit, factor, field)
         (explanation,) = explain(fitted[None], (GRADIENT,), [answer])
-        draw(replace(explanation, probability=confidence), image_id + note, folder / name)
+        draw_figure(replace(explanation, probability=confidence), image_id + note, folder / name)
 
 
 def _figure_name(image_id: str, taken: Collection[str]) -> str:
@@ -182,7 +184,7 @@ def write_table(table: "pd.DataFrame", source: Mapping[str, Any], out: Path) -> 
     from leuko_tf.predictions import write_parquet
 
     if out.suffix == ".csv":
-        with written_aside(out) as aside:
+        with write_aside(out) as aside:
             table.to_csv(aside, index=False, float_format="%.7g")
     else:
         write_parquet(table, source, out)
@@ -217,11 +219,11 @@ def _factor(images_um: float | None, model_um: float | None, model: Path) -> flo
             f"--pixel-size-um: what pixels {model} was trained on is not known. Resample the "
             "images yourself, and leave it out."
         )
-    return scale_factor(images_um, model_um)
+    return compute_scale_factor(images_um, model_um)
 
 
 def _warn_of_sizes(table: "pd.DataFrame", field: int, factor: float) -> None:
-    from leuko_tf.layers import FIELD
+    from leuko_tf.network.view import FIELD
 
     sides = (table[["width", "height"]] * factor).round()
     number = len(table)
@@ -305,12 +307,12 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
 
     import_tensorflow_quietly()
-    from leuko_tf.models import describe_model, load_model
-    from leuko_tf.resnext import SCALING
+    from leuko_tf.network.loading import load_model
+    from leuko_tf.network.resnext import SCALING
+    from leuko_tf.provenance import describe_model
 
     model = load_model(arguments.model)
-    trained = describe_model(arguments.model)
-    synthetic = bool(trained["synthetic"])
+    synthetic = bool(describe_model(arguments.model).synthetic)
     factor = _factor(given, model.get_layer(SCALING).pixel_size_um, arguments.model)
     fit = arguments.fit or CROP
     table, problems = predict(model, images, fit, arguments.runtime, factor, arguments.symmetries)

@@ -33,7 +33,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leuko_tf.classes import CODES, NOT_REANNOTATED, REANNOTATIONS
-from leuko_tf.cli import UserError, run, written_aside
+from leuko_tf.cli import UserError, run, write_aside
+from leuko_tf.provenance import Source
 
 PROBABILITIES = [f"p_{code}" for code in CODES]
 EXAMINERS = ["reannotation_1", "reannotation_2"]
@@ -53,7 +54,7 @@ SCHEMA = pa.schema(
 )
 METADATA_KEY = b"leuko_tf"
 
-PUBLISHED_SOURCE = {
+PUBLISHED_SOURCE: Source = {
     "synthetic": False,
     "dataset": "AML-Cytomorphology_LMU, 18,365 images",
     "folds": "published lists",
@@ -76,7 +77,7 @@ SUM_TOLERANCE = 1e-3
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
-def write_predictions(table: pd.DataFrame, source: dict[str, Any], path: Path) -> None:
+def write_predictions(table: pd.DataFrame, source: Source, path: Path) -> None:
     """Writes the table as Parquet, with its source.
 
     Args:
@@ -102,11 +103,11 @@ def write_parquet(
     arrow = arrow.replace_schema_metadata(
         {**(arrow.schema.metadata or {}), METADATA_KEY: json.dumps(source).encode()}
     )
-    with written_aside(path) as aside:
+    with write_aside(path) as aside:
         pq.write_table(arrow, aside)
 
 
-def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
     """Reads and checks a table of predictions in any of its three forms, known by the ending.
 
     Args:
@@ -123,7 +124,7 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     if not _is_there(path):
         raise UserError(f"No file {path}")
-    source: dict[str, Any] = {}
+    source: Source = {}
     name_row: Callable[[int], str] = _row
     ending = path.suffix.lower()
     if ending == ".csv":
@@ -147,7 +148,7 @@ def _is_there(path: Path) -> bool:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, Source]:
     try:
         # Not `read_table`, which would also read a folder, and columns out of the path's names.
         with pq.ParquetFile(path) as file:
@@ -159,13 +160,14 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{path} is not a Parquet file that can be read: {error} (a table of another form must "
             "end in .csv or .npz)"
         ) from error
+    source: Any
     try:
         source = json.loads((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError:
         source = None
     if not isinstance(source, dict):
         raise UserError(f"{path}: its source, under leuko_tf in the metadata, is no JSON object")
-    return table, source
+    return table, cast(Source, source)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -215,7 +217,7 @@ def _line(path: Path, row: int) -> str:
         return f"{_row(row)} below the header"
 
 
-def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
     try:
         # Not `np.load`, which advises to load what is no zip file unsafely.
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:

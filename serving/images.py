@@ -130,7 +130,7 @@ def overlay(image: Any, saliency: np.ndarray, field: int = 0) -> Any:
     stretched = Image.fromarray(saliency).resize(covered, Image.Resampling.BILINEAR)
     if covered != image.size:
         placed = Image.new("L", image.size)
-        # As the model takes it: `leuko_tf.layers.centred`.
+        # As the model takes it: `leuko_tf.network.view.crop_center`.
         placed.paste(stretched, ((image.width - field) // 2, (image.height - field) // 2))
         stretched = placed
     colours = Image.fromarray(table.round().astype(np.uint8)[np.asarray(stretched)])

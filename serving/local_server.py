@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 # TensorFlow takes seconds to import, so it and all that needs it wait until the arguments are
 # right (inside functions).
 from leuko_tf.cli import UserError
-from leuko_tf.runtimes import OPENVINO, RUNTIMES, TENSORFLOW, import_openvino
-from serving.configs import (
+from leuko_tf.network.runtimes import OPENVINO, RUNTIMES, TENSORFLOW, import_openvino
+from serving.server.configs import (
     BatchingParameters,
     ConfigError,
     ModelConfig,
@@ -32,10 +32,10 @@ from serving.configs import (
     read_models,
     read_ssl,
 )
-from serving.folders import version_folders
+from serving.server.folders import version_folders
 
 if TYPE_CHECKING:
-    from serving.versions import Models
+    from serving.server.versions import Models
 
 # One image keeps all cores busy; more requests than this wait their turn...
 RUNNING = 4
@@ -73,11 +73,11 @@ def _serve(args: argparse.Namespace) -> None:
     credentials, context = (tls.grpc_credentials(), tls.http_context()) if tls else (None, None)
 
     _import_tensorflow_quietly()
-    from serving.metrics import Metrics
-    from serving.rest import RestServer
-    from serving.servable import Servable
-    from serving.services import Requests, grpc_server
-    from serving.versions import Models
+    from serving.server.metrics import Metrics
+    from serving.server.rest import RestServer
+    from serving.server.servable import Servable
+    from serving.server.services import Requests, grpc_server
+    from serving.server.versions import Models
 
     if args.runtime == OPENVINO:
         import_openvino()  # rather told now than by every version
@@ -132,7 +132,7 @@ def _models(args: argparse.Namespace) -> list[ModelConfig]:
 
 
 def _entrance(batching: BatchingParameters | None) -> Any:
-    from serving.batching import Entrance
+    from serving.server.batching import Entrance
 
     limit = RUNNING + WAITING
     if batching is not None:

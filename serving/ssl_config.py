@@ -14,8 +14,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from leuko_tf.cli import UserError, run, written_aside
-from serving.configs import ConfigError, read_ssl
+from leuko_tf.cli import UserError, run, write_aside
+from serving.server.configs import ConfigError, read_ssl
 
 # Printed by --help. Each certificate comes with its key; the authority's key signs and then rests.
 RECIPE = """\
@@ -62,7 +62,7 @@ def write_ssl_config(key: Path, certificate: Path, authority: Path, out: Path) -
         )
     # JSON's strings are text format's, too.
     lines = [f"{field}: {json.dumps(pem)}\n" for field, pem in parts.items()]
-    with written_aside(out) as aside:
+    with write_aside(out) as aside:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.writelines([*lines, "client_verify: true\n"])
         try:

@@ -77,9 +77,10 @@ def workdir(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exports(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's base folder with one exported version."""
     from leuko_tf.export import export
-    from leuko_tf.models import describe_model, load_model
+    from leuko_tf.network.loading import load_model
+    from leuko_tf.provenance import describe_model
 
     base = tmp_path_factory.mktemp("exports") / "leuko"
     model = workdir / "best.keras"
-    export(load_model(model), base, describe_model(model))
+    export(load_model(model), base, describe_model(model).to_json())
     return base

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf import augmentation
-from leuko_tf.bench import __main__ as program
-from leuko_tf.bench import evaluation, load, machine, race, startup
-from leuko_tf.bench.arithmetic import forward_gflop
-from leuko_tf.bench.child import Child, ContenderError, FreshChild, Turn
-from leuko_tf.bench.contenders import (
+from benchmarks import __main__ as program
+from benchmarks import evaluation, load, machine, race, startup
+from benchmarks.arithmetic import forward_gflop
+from benchmarks.child import Child, ContenderError, FreshChild, Turn
+from benchmarks.contenders import (
     IMAGES_A_SECOND,
     OURS,
     PEER,
@@ -29,21 +28,14 @@ from leuko_tf.bench.contenders import (
     Options,
     Stage,
 )
-from leuko_tf.bench.page import page
-from leuko_tf.bench.results import (
-    Row,
-    Spread,
-    as_json,
-    fastest_peers,
-    speed_ratio,
-    spread,
-    value,
-)
+from benchmarks.page import page
+from benchmarks.results import Row, Spread, as_json, fastest_peers, speed_ratio, spread, value
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
+from leuko_tf.data import augmentation
 
 TINY = ModelConfig(input_size=64, blocks=[1, 1], stem_width=8, width=16, cardinality=4)
-WORKS = "leuko_tf.bench.worker:prepared"
+WORKS = "benchmarks.worker:prepared"
 
 
 class Runner:
@@ -221,7 +213,7 @@ class TestWorker:
         ("builder", "reason"),
         [
             ("no_such_package:build", "ModuleNotFoundError: No module named 'no_such_package'"),
-            ("leuko_tf.bench.worker:nothing", "AttributeError: .*nothing"),
+            ("benchmarks.worker:nothing", "AttributeError: .*nothing"),
             ("os:abort", "died of SIGABRT"),
             ("os:_exit", "TypeError"),
         ],
@@ -260,8 +252,8 @@ class TestWorker:
     def test_it_dies_with_its_parent(self, tmp_path):
         text = (
             "import os, signal, sys, pathlib\n"
-            "from leuko_tf.bench.child import Child\n"
-            "from leuko_tf.bench.contenders import Contender\n"
+            "from benchmarks.child import Child\n"
+            "from benchmarks.contenders import Contender\n"
             f"child = Child(Contender('x', 'ours', {WORKS!r}), 1, pathlib.Path(sys.argv[1]))\n"
             "print(child._process.pid, flush=True)\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -353,7 +345,7 @@ class TestCommand:
             program.bench(["startup"], tmp_path, 1, 1, short=True, peers=False)
 
     def test_told_to_end_it_removes_what_it_made(self, tmp_path):
-        command = [sys.executable, "-m", "leuko_tf.bench", "evaluate", "--out", tmp_path]
+        command = [sys.executable, "-m", "benchmarks", "evaluate", "--out", tmp_path]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
             deadline = time.monotonic() + 30
             while not [*tmp_path.glob("work-*")] and time.monotonic() < deadline:
@@ -366,7 +358,7 @@ class TestCommand:
     def test_every_command_but_the_worker_is_timed(self):
         from test_commands import COMMANDS
 
-        assert {*startup.COMMANDS} == {*COMMANDS} - {"leuko_tf.bench.worker"}
+        assert {*startup.COMMANDS} == {*COMMANDS} - {"benchmarks.worker"}
 
     def test_every_case_begins_with_ours(self, tmp_path):
         for stage in program.STAGES.values():
@@ -388,7 +380,7 @@ class TestCommand:
             lambda options: [],
             lambda options: startup.STAGE.cases(options)[:1],
         )
-        monkeypatch.setattr(startup, "COMMANDS", ("leuko_tf.bench",))
+        monkeypatch.setattr(startup, "COMMANDS", ("benchmarks",))
         monkeypatch.setitem(program.STAGES, "startup", help_alone)
         (tmp_path / "bench.json").write_text(json.dumps({"stages": _made_up()}))
         program.bench(["evaluate", "startup"], tmp_path, 1, 1, short=True, peers=False)
@@ -398,15 +390,15 @@ class TestCommand:
             assert row["failure"] is None
             assert len(row["values"]) == 1
         text = (tmp_path / "bench.md").read_text()
-        assert "python -m leuko_tf.bench" in text
+        assert "python -m benchmarks" in text
         assert "## Training" in text
         assert not [*tmp_path.glob("work-*")]
 
 
 class TestServing:
     def test_answers_by_grpc_and_in_process_are_counted_and_the_networks(self, tmp_path, start):
-        from leuko_tf.bench.inference import CELLS, EXPECTED, EXPORTS, IMAGES
-        from leuko_tf.bench.inference.preparation import cells, network
+        from benchmarks.inference import CELLS, EXPECTED, EXPORTS, IMAGES
+        from benchmarks.inference.preparation import cells, network
         from leuko_tf.export import export
 
         images = cells(CELLS)
@@ -416,8 +408,8 @@ class TestServing:
         export(model, tmp_path / EXPORTS / "float32", {})
         shared = {"work": str(tmp_path)}
         asked = {**shared, "signature": "explain", "concurrency": 3}
-        by_grpc = start("leuko_tf.bench.serve.over_grpc:answers", **asked, batching={})
-        in_process = start("leuko_tf.bench.serve.in_process:answers", **shared, batch=8)
+        by_grpc = start("benchmarks.serve.over_grpc:answers", **asked, batching={})
+        in_process = start("benchmarks.serve.in_process:answers", **shared, batch=8)
         assert (by_grpc.turn(0.0).images, in_process.turn(0.0).images) == (64, 8)
         assert by_grpc.turn(0.0).images == 64
         assert max(by_grpc.facts["error"], in_process.facts["error"]) < 1e-5
@@ -425,9 +417,9 @@ class TestServing:
 
 class TestStockKeras:
     def test_it_is_our_network_with_keras_own_convolution(self):
-        from leuko_tf.bench.training.ours import _stock_layer
-        from leuko_tf.layers import Conv2D
-        from leuko_tf.resnext import from_config
+        from benchmarks.training.ours import _stock_layer
+        from leuko_tf.network.layers import Conv2D
+        from leuko_tf.network.resnext import from_config
 
         ours = from_config(TINY, precision="float32")
         stock = keras.models.clone_model(ours, clone_function=_stock_layer)
@@ -444,7 +436,7 @@ class TestTorch:
         return pytest.importorskip("torch", reason="torch is not installed (pip install .[bench])")
 
     def test_it_has_the_papers_number_of_parameters(self):
-        from leuko_tf.bench import torch_peer
+        from benchmarks import torch_peer
 
         for padding in (torch_peer.TENSORFLOW, torch_peer.SYMMETRIC):
             network = torch_peer.resnext50(padding)
@@ -452,8 +444,8 @@ class TestTorch:
 
     @pytest.mark.parametrize("size", [64, 50, 49])  # even and odd at every stride
     def test_its_probabilities_are_ours(self, torch, size):
-        from leuko_tf.bench.inference.preparation import keras_weights, network
-        from leuko_tf.bench.torch_peer import Answering, ResNeXt, load_keras_weights
+        from benchmarks.inference.preparation import keras_weights, network
+        from benchmarks.torch_peer import Answering, ResNeXt, load_keras_weights
 
         config = ModelConfig(**{**vars(TINY), "input_size": size})
         images = np.random.default_rng(0).integers(0, 256, (16, size, size, 3), np.uint8)
@@ -467,9 +459,9 @@ class TestTorch:
         assert expected.max() > 0.5  # they are no uniform answers
 
     def test_weights_of_another_network_are_refused(self):
-        from leuko_tf.bench.inference.preparation import keras_weights
-        from leuko_tf.bench.torch_peer import ResNeXt, load_keras_weights
-        from leuko_tf.resnext import from_config
+        from benchmarks.inference.preparation import keras_weights
+        from benchmarks.torch_peer import ResNeXt, load_keras_weights
+        from leuko_tf.network.resnext import from_config
 
         weights = keras_weights(from_config(TINY, precision="float32"))
         fewer = {name: array for name, array in weights.items() if name != "stem_conv/0"}
@@ -482,13 +474,13 @@ class TestTorch:
     def test_it_turns_images_as_ours_does(self, flips):
         from PIL import Image
 
-        from leuko_tf.bench.pipeline.torch_loader import TURNS
+        from benchmarks.pipeline.torch_loader import TURNS
 
         rows, columns = np.mgrid[:24, :24]
         smooth = np.stack([rows * 10, columns * 10, rows * columns / 3], axis=-1).astype(np.uint8)
         signs = np.array([[-1.0 if flip else 1.0 for flip in flips]])
-        transforms = augmentation.affine_transforms(np.radians([35.0]), signs, 24)
-        ours = augmentation.turned(smooth[np.newaxis], transforms, 24)[0].astype(float)
+        transforms = augmentation.draw_affine_transforms(np.radians([35.0]), signs, 24)
+        ours = augmentation.rotate_batch(smooth[np.newaxis], transforms, 24)[0].astype(float)
         opencv = TURNS["opencv"](Image.fromarray(smooth), 35.0, [*flips]).numpy()
         np.testing.assert_array_equal(opencv, ours)
         torchs = TURNS["grid_sample"](Image.fromarray(smooth), 35.0, [*flips])

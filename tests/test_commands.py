@@ -8,9 +8,9 @@ import pytest
 from leuko_tf.classes import CODES
 
 COMMANDS = [
-    "leuko_tf.bench",
-    "leuko_tf.bench.precision",
-    "leuko_tf.bench.worker",
+    "benchmarks",
+    "benchmarks.precision",
+    "benchmarks.worker",
     "leuko_tf.crossval",
     "leuko_tf.demo",
     "leuko_tf.evaluate",
@@ -62,7 +62,7 @@ def test_help_waits_for_no_heavy_library(command: str) -> None:
 def test_every_command_is_in_the_list() -> None:
     root = Path(__file__).parent.parent
     modules = set()
-    for package in ("leuko_tf", "serving", "tfds_aml"):
+    for package in ("benchmarks", "leuko_tf", "serving", "tfds_aml"):
         for file in (root / package).rglob("*.py"):
             if '__name__ == "__main__"' in file.read_text() and not file.stem.endswith("_test"):
                 name = ".".join(file.relative_to(root).with_suffix("").parts)

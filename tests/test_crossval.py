@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 from test_commands import heavy_imports
 
-from leuko_tf import gallery, mistakes
-from leuko_tf.callbacks import read_log
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config
 from leuko_tf.crossval import FOLDS, cross_validate, join
+from leuko_tf.explanation import gallery, mistakes
 from leuko_tf.predictions import (
     PROBABILITIES,
     probabilities,
     read_predictions,
     write_predictions,
 )
+from leuko_tf.training.callbacks import read_log
 
 # Of one block, besides what is tiny already: there are five trainings.
 SMALLEST = ["model.blocks=[1]", "model.width=8", "model.cardinality=2", "train.epochs=2"]
@@ -142,7 +142,8 @@ def test_every_image_is_predicted_once_as_held_out(course: Course, labels: dict[
 def test_every_image_is_predicted_by_the_model_that_did_not_see_it(
     course: Course, smear: Path
 ) -> None:
-    from leuko_tf.models import describe_model, load_model
+    from leuko_tf.network.loading import load_model
+    from leuko_tf.provenance import describe_model
 
     table, _ = read_predictions(course.workdir / "predictions.parquet")
     few = table.groupby("fold").head(3)
@@ -150,7 +151,7 @@ def test_every_image_is_predicted_by_the_model_that_did_not_see_it(
     expected = probabilities(few)
     for k in FOLDS:
         file = course.workdir / f"fold_{k}" / "best.keras"
-        assert describe_model(file)["held_out_fold"] == k
+        assert describe_model(file).held_out_fold == k
         scores = load_model(file).predict(images, verbose=0)
         same = np.isclose(scores, expected, atol=1e-6).all(axis=1)
         np.testing.assert_array_equal(same, few["fold"] == k)

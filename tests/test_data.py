@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leuko_tf import augmentation, data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, DataConfig, ModelConfig, TrainConfig
-from leuko_tf.images import scale_factor
-from leuko_tf.layers import CellScaling, seen
+from leuko_tf.data import augmentation, pipeline
+from leuko_tf.data.images import compute_scale_factor
+from leuko_tf.network.layers import CellScaling
+from leuko_tf.network.view import to_network_input
 
 
 def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config:
@@ -24,11 +25,11 @@ def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config
     )
 
 
-def _cells(number: int, size: int = 16) -> data.Cells:
+def _cells(number: int, size: int = 16) -> pipeline.Cells:
     """Cells that tell their index: it stands in every pixel's first channel."""
     images = np.random.default_rng(0).integers(0, 256, (number, size, size, 3), np.uint8)
     images[..., 0] = np.arange(number)[:, np.newaxis, np.newaxis]
-    return data.Cells(images, np.arange(number, dtype=np.int64) % 7)
+    return pipeline.Cells(images, np.arange(number, dtype=np.int64) % 7)
 
 
 def _photograph(size: int) -> np.ndarray:
@@ -40,10 +41,10 @@ def _photograph(size: int) -> np.ndarray:
 
 
 def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
-    transforms = augmentation.affine_transforms(
+    transforms = augmentation.draw_affine_transforms(
         np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
     )
-    turned = augmentation.turned(image[np.newaxis], transforms, image.shape[0])[0]
+    turned = augmentation.rotate_batch(image[np.newaxis], transforms, image.shape[0])[0]
     assert turned.dtype == np.uint8
     return turned.astype(np.float32)
 
@@ -199,7 +200,7 @@ class TestValidationSplit:
     @settings(deadline=None)
     @given(labels_of_classes, st.floats(0, 0.5), st.integers(0, 2**32 - 1))
     def test_each_class_gives_its_share_and_keeps_at_least_one_image(self, labels, share, seed):
-        chosen = data.validation_split(labels, share, seed)
+        chosen = pipeline.choose_validation(labels, share, seed)
         assert chosen.shape == labels.shape
         assert chosen.dtype == bool
         for label in np.unique(labels):
@@ -210,28 +211,28 @@ class TestValidationSplit:
     @settings(deadline=None)
     @given(labels_of_classes, st.floats(0, 0.5), st.integers(0, 2**32 - 1))
     def test_the_same_seed_chooses_the_same_images(self, labels, share, seed):
-        one, again = (data.validation_split(labels, share, seed) for _ in range(2))
+        one, again = (pipeline.choose_validation(labels, share, seed) for _ in range(2))
         np.testing.assert_array_equal(one, again)
 
     def test_another_seed_chooses_others(self):
         labels = np.zeros(100, int)
-        one, other = (data.validation_split(labels, 0.5, seed) for seed in (1, 2))
+        one, other = (pipeline.choose_validation(labels, 0.5, seed) for seed in (1, 2))
         assert (one != other).any()
 
     def test_a_share_of_zero_chooses_none(self):
-        assert not data.validation_split(np.arange(15), 0, 1).any()
+        assert not pipeline.choose_validation(np.arange(15), 0, 1).any()
 
 
 class TestTrainingBatches:
     MEMBERS = np.arange(1, 60, 2)  # 30 of 60 cells
 
     def _batches(self, config, first_epoch=0):
-        batches = data.training_batches(_cells(60), self.MEMBERS, config, first_epoch)
+        batches = pipeline.make_training_batches(_cells(60), self.MEMBERS, config, first_epoch)
         return list(batches.as_numpy_iterator())
 
     def test_images_are_float32_from_0_to_255_and_labels_one_hot(self):
         config = _config(samples_per_class=8)
-        batches = data.training_batches(_cells(60), self.MEMBERS, config, 0)
+        batches = pipeline.make_training_batches(_cells(60), self.MEMBERS, config, 0)
         images, labels = batches.element_spec
         assert (images.shape, images.dtype) == ((8, 16, 16, 3), tf.float32)
         assert (labels.shape, labels.dtype) == ((8, 15), tf.float32)
@@ -252,23 +253,25 @@ class TestTrainingBatches:
 
     def test_an_epoch_has_as_many_whole_batches_as_its_samples_fill(self):
         config = _config(epochs=3)
-        assert data.steps_per_epoch(_cells(60).labels[self.MEMBERS], config) == 3  # 30 by 8
+        assert pipeline.count_steps(_cells(60).labels[self.MEMBERS], config) == 3  # 30 by 8
         assert len(self._batches(config)) == 9
         config = _config(epochs=3, samples_per_class=9)  # 7 classes
-        assert data.steps_per_epoch(_cells(60).labels[self.MEMBERS], config) == 7  # 63 by 8
+        assert pipeline.count_steps(_cells(60).labels[self.MEMBERS], config) == 7  # 63 by 8
         assert len(self._batches(config)) == 21
 
     @pytest.mark.parametrize("samples_per_class", [None, 9])
     def test_within_an_epoch_the_batches_follow_its_plan(self, samples_per_class):
         config = _config(samples_per_class=samples_per_class, rotate=False, flip=False, epochs=2)
         labels = _cells(60).labels[self.MEMBERS]
-        seen = np.concatenate([images[:, 0, 0, 0] for images, _ in self._batches(config)])
-        steps = data.steps_per_epoch(labels, config)
+        to_network_input = np.concatenate(
+            [images[:, 0, 0, 0] for images, _ in self._batches(config)]
+        )
+        steps = pipeline.count_steps(labels, config)
         planned = [
             self.MEMBERS[augmentation.plan_epoch(labels, config, epoch).indices[: steps * 8]]
             for epoch in (0, 1)
         ]
-        np.testing.assert_array_equal(seen.astype(int), np.concatenate(planned))
+        np.testing.assert_array_equal(to_network_input.astype(int), np.concatenate(planned))
 
     @pytest.mark.parametrize("samples_per_class", [None, 9])
     @pytest.mark.parametrize("first_epoch", [1, 3])
@@ -277,7 +280,7 @@ class TestTrainingBatches:
     ):
         config = _config(samples_per_class=samples_per_class)
         labels = _cells(60).labels[self.MEMBERS]
-        unbroken = self._batches(config)[first_epoch * data.steps_per_epoch(labels, config) :]
+        unbroken = self._batches(config)[first_epoch * pipeline.count_steps(labels, config) :]
         resumed = self._batches(config, first_epoch)
         assert len(resumed) == len(unbroken) > 0
         for one, other in zip(resumed, unbroken, strict=True):
@@ -293,7 +296,7 @@ class TestPlainBatches:
     def test_members_come_once_in_order_and_unchanged(self):
         cells, members = _cells(30), np.array([3, 1, 4, 15, 9, 2, 6])
         config = _config(batch_size=3)
-        batches = list(data.plain_batches(cells, members, config).as_numpy_iterator())
+        batches = list(pipeline.make_plain_batches(cells, members, config).as_numpy_iterator())
         assert [len(labels) for _, labels in batches] == [3, 3, 1]
         images = np.concatenate([images for images, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
@@ -307,7 +310,7 @@ class TestPlainBatches:
 def test_images_are_seen_as_the_model_would_and_rounded_to_grey_levels(shape, factor):
     image = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
     example = {"image": tf.constant(image), "label": 3}
-    prepared = data._prepared(example, field=30, size=20, factor=factor)
+    prepared = pipeline._prepared(example, field=30, size=20, factor=factor)
     assert prepared["image"].dtype == tf.uint8
     assert prepared["label"] == 3
     if factor != 1:
@@ -319,7 +322,7 @@ def test_images_are_seen_as_the_model_would_and_rounded_to_grey_levels(shape, fa
 
 def test_without_a_size_images_keep_their_pixels():
     image = np.random.default_rng(2).integers(0, 256, (50, 41, 3), np.uint8)
-    prepared = data._prepared({"image": tf.constant(image)}, field=41, size=None, factor=1.0)
+    prepared = pipeline._prepared({"image": tf.constant(image)}, field=41, size=None, factor=1.0)
     np.testing.assert_array_equal(prepared["image"], image[4:45])
 
 
@@ -329,7 +332,7 @@ class TestMargin:
     @given(st.integers(16, 400), st.integers(16, 400))
     def test_the_middle_is_what_the_network_sees(self, size, field):
         config = Config(model=ModelConfig(input_size=size, field=field))
-        around = augmentation.margin(config)
+        around = augmentation.compute_margin(config)
         side = field * (size + 2 * around)
         assert side % size == 0
         assert side // size <= 400
@@ -338,30 +341,30 @@ class TestMargin:
     @pytest.mark.parametrize("shape", [(360, 363), (400, 400), (366, 369)])
     def test_the_middle_is_what_the_network_sees_to_the_pixel(self, shape):
         config = Config(model=ModelConfig(input_size=96, field=288))
-        around = augmentation.margin(config)
+        around = augmentation.compute_margin(config)
         assert around == 18
         image = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
         example = {"image": tf.constant(image)}
-        cell = data._prepared(example, field=396, size=132, factor=1.0)["image"].numpy()
+        cell = pipeline._prepared(example, field=396, size=132, factor=1.0)["image"].numpy()
         middle = cell[around:-around, around:-around].astype(float)
-        expected = np.round(seen(image[None], 288, 96)[0])
+        expected = np.round(to_network_input(image[None], 288, 96)[0])
         # Antialiasing reaches over the field's edge, where there is something to reach.
         np.testing.assert_array_equal(middle[1:-1, 1:-1], expected[1:-1, 1:-1])
 
     def test_without_turns_or_with_the_whole_image_there_is_none(self):
-        assert augmentation.margin(_config(rotate=False)) == 0
-        assert augmentation.margin(_config()) == 0
+        assert augmentation.compute_margin(_config(rotate=False)) == 0
+        assert augmentation.compute_margin(_config()) == 0
 
     def test_turned_corners_show_the_image_and_no_mirror(self):
         """A turn by 45 degrees of the middle equals the middle of the whole image's turn."""
         config = Config(model=ModelConfig(input_size=40, field=200))
-        around = augmentation.margin(config)
+        around = augmentation.compute_margin(config)
         assert around == 8
         whole = _photograph(80)
         cell = whole[12:68, 12:68]
         angle, flip = np.array([np.pi / 4]), np.array([[1.0, -1.0]])
-        transforms = augmentation.affine_transforms(angle, flip, 40, around)
-        turned = augmentation.turned(cell[np.newaxis], transforms, 40)[0].astype(float)
+        transforms = augmentation.draw_affine_transforms(angle, flip, 40, around)
+        turned = augmentation.rotate_batch(cell[np.newaxis], transforms, 40)[0].astype(float)
         expected = _turned(whole, 45, (1, -1))[20:60, 20:60]
         assert np.abs(turned - expected).max() <= 2
 
@@ -369,21 +372,23 @@ class TestMargin:
         config = _config(batch_size=3)
         config.model.field = 200
         cells, members = _cells(30, 22), np.arange(9)
-        for images, _ in data.training_batches(cells, members, config, 0).take(2):
+        for images, _ in pipeline.make_training_batches(cells, members, config, 0).take(2):
             assert images.shape == (3, 16, 16, 3)
-        plain = np.concatenate([images for images, _ in data.plain_batches(cells, members, config)])
+        plain = np.concatenate(
+            [images for images, _ in pipeline.make_plain_batches(cells, members, config)]
+        )
         np.testing.assert_array_equal(plain, cells.images[:9, 3:19, 3:19])
 
 
 class TestScaleFactor:
     def test_larger_pixels_give_more_of_the_smaller_ones(self):
-        assert scale_factor(0.1, 0.0725) == pytest.approx(1.379, abs=1e-3)
-        assert scale_factor(0.1, 0.1) == 1
+        assert compute_scale_factor(0.1, 0.0725) == pytest.approx(1.379, abs=1e-3)
+        assert compute_scale_factor(0.1, 0.1) == 1
 
     @pytest.mark.parametrize("sides", [(6.5, 0.0725), (0.001, 0.1)])
     def test_a_slip_is_refused_before_it_fills_the_memory(self, sides):
         with pytest.raises(UserError, match="not on the camera's chip"):
-            scale_factor(*sides)
+            compute_scale_factor(*sides)
 
 
 class TestOpenDataset:
@@ -392,7 +397,7 @@ class TestOpenDataset:
     )
     def test_an_unknown_name_is_refused_in_one_line(self, name, tmp_path):
         with pytest.raises(UserError) as caught:
-            data.open_dataset(name, str(tmp_path))
+            pipeline.open_dataset(name, str(tmp_path))
         text = str(caught.value)
         assert text.startswith(f"No data set {name}:")
         assert "\n" not in text
@@ -406,7 +411,7 @@ class TestOpenDataset:
     )
     def test_a_data_set_that_is_not_built_is_refused_with_the_command(self, name, config, tmp_path):
         with pytest.raises(UserError) as caught:
-            data.open_dataset(name, str(tmp_path))
+            pipeline.open_dataset(name, str(tmp_path))
         text = str(caught.value)
         assert text.startswith(f"{name} is not built in {tmp_path}")
         assert text.endswith(

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from leuko_tf.decoding import MAX_JPEG_SCANS, MAX_PIXELS, decode
+from leuko_tf.savedmodel.decoding import MAX_JPEG_SCANS, MAX_PIXELS, decode
 
 SIZE = 48
 FILES = tf.TensorSpec((None,), tf.string)
@@ -96,7 +96,7 @@ def test_grey_of_16_bits_is_cut_to_its_higher_byte(decoded) -> None:
 
 @pytest.mark.parametrize("field", [SIZE, 50, 400])
 def test_files_of_other_sizes_are_seen_as_the_network_would(field: int) -> None:
-    from leuko_tf.layers import CellScaling
+    from leuko_tf.network.layers import CellScaling
 
     decoded = tf.function(lambda files: decode(files, field, SIZE), input_signature=[FILES])
     sizes = [(SIZE, SIZE), (90, 31), (1, 1), (7, 400)]

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leuko_tf import gallery, mistakes
-from leuko_tf.agreement import disputes
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
-from leuko_tf.evaluate import evaluate, named_tables
-from leuko_tf.pictures import picture_name
+from leuko_tf.evaluate import evaluate, parse_named_tables
+from leuko_tf.explanation import gallery, mistakes
+from leuko_tf.explanation.pictures import picture_name
+from leuko_tf.metrics.agreement import find_disputes
 from leuko_tf.predictions import (
     EXAMINERS,
     PROBABILITIES,
@@ -96,7 +96,7 @@ class TestModel:
     def test_the_folder_holds_what_the_readme_promises(self, evaluation: Path) -> None:
         table, source = read_predictions(evaluation / "predictions.parquet")
         expected = {"predictions.parquet", "mistakes", "gallery", "metrics.json", "report.html"}
-        expected |= {"model_card.md"} | ({"disputes.csv"} if len(disputes(table)) else set())
+        expected |= {"model_card.md"} | ({"disputes.csv"} if len(find_disputes(table)) else set())
         assert _files(evaluation) == expected
         assert metrics_in(evaluation)["source"] == source
         assert metrics_in(evaluation)["pooled"]["images"] == 30
@@ -210,8 +210,8 @@ class TestMistakes:
     def test_a_network_that_is_always_right_has_none_and_old_pictures_go(
         self, workdir: Path, table: pd.DataFrame, tmp_path: Path
     ) -> None:
-        from leuko_tf.models import load_model
-        from leuko_tf.saliency import Explainer
+        from leuko_tf.explanation.explainer import Explainer
+        from leuko_tf.network.loading import load_model
 
         right = table.assign(**pd.DataFrame(np.eye(15)[[*range(15)] * 10], columns=PROBABILITIES))
         (tmp_path / "old.png").touch()
@@ -249,7 +249,7 @@ class TestTable:
 
     def test_disputed_images_are_listed(self, evaluated: Path, table: pd.DataFrame) -> None:
         listed = pd.read_csv(evaluated / "disputes.csv")
-        assert listed["id"].tolist() == disputes(table)["id"].tolist()
+        assert listed["id"].tolist() == find_disputes(table)["id"].tolist()
 
     @pytest.mark.parametrize("synthetic", [False, True])
     def test_without_re_annotations_only_real_images_are_compared_with_the_published_examiners(
@@ -382,10 +382,10 @@ class TestComparison:
     )
     def test_what_is_not_a_name_and_a_table_is_refused(self, texts: list[str]) -> None:
         with pytest.raises(UserError, match=r"--compare takes NAME=TABLE, .* Received: "):
-            named_tables(texts)
+            parse_named_tables(texts)
 
     def test_names_and_paths_may_hold_most_characters(self) -> None:
-        assert named_tables(["ViT, 2021=a b=c.csv", "é=/x/p.parquet"]) == {
+        assert parse_named_tables(["ViT, 2021=a b=c.csv", "é=/x/p.parquet"]) == {
             "ViT, 2021": Path("a b=c.csv"),
             "é": Path("/x/p.parquet"),
         }

@@ -15,22 +15,22 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leuko_tf.agreement import (
-    PAIRS,
-    agreement,
-    annotation_table,
-    compare_network,
-    disputes,
-    operating_points,
-    pair_agreement,
-    reannotated,
-    summary,
-    with_annotations,
-)
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.cli import UserError
+from leuko_tf.metrics.agreement import (
+    PAIRS,
+    compare_network,
+    find_disputes,
+    format_summary,
+    join_annotations,
+    measure_agreement,
+    measure_operating_points,
+    measure_pair_agreement,
+    read_annotation_table,
+    select_reannotated,
+)
+from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES
-from leuko_tf.published import published_figures
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
@@ -68,13 +68,13 @@ def annotations_file(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def annotations(annotations_file: Path) -> pd.DataFrame:
-    return annotation_table(annotations_file)
+    return read_annotation_table(annotations_file)
 
 
 @pytest.fixture(scope="module")
 def real(annotations: pd.DataFrame) -> dict[str, Any]:
     """The agreement of the real examiners."""
-    return agreement(annotations)
+    return measure_agreement(annotations)
 
 
 def _printed(value: float, like: str) -> str:
@@ -85,7 +85,7 @@ def _printed(value: float, like: str) -> str:
 class TestRealExaminers:
     def test_1905_images_are_re_annotated_always_twice(self, annotations, real):
         assert len(annotations) == 18_365
-        assert real["images"] == len(reannotated(annotations)) == 1905
+        assert real["images"] == len(select_reannotated(annotations)) == 1905
         assert ((annotations[EXAMINERS] == "none").sum(axis=1).isin([0, 2])).all()
 
     @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ class TestRealExaminers:
         ] == (printed.split())
 
     def test_both_re_annotators_dispute_the_label_of_96_images(self, annotations, real):
-        assert real["disputes"]["images"] == len(disputes(annotations)) == 96
+        assert real["disputes"]["images"] == len(find_disputes(annotations)) == 96
         kinds = {
             f"{kind['label']} to {kind['reannotated']}": kind["images"]
             for kind in real["disputes"]["kinds"]
@@ -147,7 +147,7 @@ class TestRealExaminers:
         assert sum(kinds.values()) == 96
 
     def test_the_published_figures_of_the_examiners_are_exactly_these(self, real):
-        published = published_figures()["examiners"]
+        published = read_published_figures()["examiners"]
         points = {q: real["questions"][q]["operating_points"] for q in QUESTIONS}
         assert published["images"] == real["images"]
         for ours, theirs in (
@@ -174,7 +174,7 @@ class TestRealExaminers:
     def test_joined_by_id_the_annotations_are_what_they_were(self, annotations):
         predicted = annotations.sample(frac=0.1, random_state=1)
         predicted = predicted.assign(**dict.fromkeys(EXAMINERS, "none"))
-        joined = with_annotations(predicted, annotations)
+        joined = join_annotations(predicted, annotations)
         pd.testing.assert_frame_equal(joined, annotations.loc[predicted.index])
 
 
@@ -217,7 +217,7 @@ def _kappa_standard_error(one: np.ndarray, other: np.ndarray) -> float:
 class TestIntervals:
     def test_agreement_and_kappa_are_those_of_a_plain_loop(self, drawn, pair):
         one, other = (drawn[column].tolist() for column in pair)
-        found = pair_agreement(drawn[pair[0]], drawn[pair[1]])
+        found = measure_pair_agreement(drawn[pair[0]], drawn[pair[1]])
         assert found["images"] == 500
         assert found["agreement"] == pytest.approx(
             sum(a == b for a, b in zip(one, other, strict=True)) / 500
@@ -227,13 +227,13 @@ class TestIntervals:
     def test_kappas_interval_is_the_one_of_its_analytic_standard_error(self, drawn, pair):
         """Each end to a quarter of the standard error: 2,000 replicates leave a tenth."""
         one, other = (drawn[column].to_numpy() for column in pair)
-        found = pair_agreement(drawn[pair[0]], drawn[pair[1]])
+        found = measure_pair_agreement(drawn[pair[0]], drawn[pair[1]])
         error = _kappa_standard_error(one, other)
         expected = found["kappa"] + scipy.stats.norm.ppf([0.025, 0.975]) * error
         np.testing.assert_allclose(found["kappa_interval"], expected, atol=error / 4)
 
     def test_agreements_interval_is_a_binomial_shares(self, drawn, pair):
-        found = pair_agreement(drawn[pair[0]], drawn[pair[1]])
+        found = measure_pair_agreement(drawn[pair[0]], drawn[pair[1]])
         share = found["agreement"]
         error = np.sqrt(share * (1 - share) / 500)
         expected = share + scipy.stats.norm.ppf([0.025, 0.975]) * error
@@ -241,7 +241,7 @@ class TestIntervals:
 
     def test_both_intervals_are_those_of_scipys_paired_bootstrap(self, drawn, pair):
         one, other = (drawn[column].to_numpy() for column in pair)
-        found = pair_agreement(drawn[pair[0]], drawn[pair[1]])
+        found = measure_pair_agreement(drawn[pair[0]], drawn[pair[1]])
         for name, statistic in (("agreement", lambda a, b: (a == b).mean()), ("kappa", _kappa)):
             theirs = scipy.stats.bootstrap(
                 (np.unique(one, return_inverse=True)[1], np.arange(len(other))),
@@ -270,7 +270,7 @@ class TestOfAnyAnswers:
     @given(ROWS)
     def test_figures_are_json_and_within_their_ranges(self, rows):
         table = _table([*rows, ("MON", "MON", "UNC")])
-        found = agreement(table)
+        found = measure_agreement(table)
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         seen = [row for row in rows if row[1] != "none"]
         assert found["images"] == len(seen) + 1
@@ -278,7 +278,7 @@ class TestOfAnyAnswers:
         for compared in (p["_".join(pair)] for p in pairs for pair in PAIRS):
             for way in ("all", "without_uncertain"):
                 _check_ranges(compared[way])
-        assert "nan" not in summary(found).lower()
+        assert "nan" not in format_summary(found).lower()
         assert found["disputes"]["images"] == sum(
             one == other != "UNC" and one != label for label, one, other in seen
         )
@@ -287,14 +287,14 @@ class TestOfAnyAnswers:
     @given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=30))
     def test_the_order_of_a_pair_does_not_matter(self, rows):
         one, other = (pd.Series(column) for column in zip(*rows, strict=True))
-        there, back = pair_agreement(one, other), pair_agreement(other, one)
+        there, back = measure_pair_agreement(one, other), measure_pair_agreement(other, one)
         for name in ("images", "agreement", "kappa"):
             assert there[name] == pytest.approx(back[name])
 
     @settings(deadline=None, max_examples=30)
     @given(st.lists(ANSWERS, min_size=1, max_size=30))
     def test_examiners_who_always_agree_have_ones(self, answers):
-        found = pair_agreement(pd.Series(answers), pd.Series(answers))
+        found = measure_pair_agreement(pd.Series(answers), pd.Series(answers))
         assert (found["agreement"], found["agreement_interval"]) == (1, [1, 1])
         # Of a single class, chance alone agrees fully.
         assert found["kappa"] == (pytest.approx(1) if len({*answers}) > 1 else None)
@@ -306,7 +306,7 @@ class TestOfAnyAnswers:
         table = _table([*rows, ("MON", "MON", "UNC")])
         order = list(range(len(table)))
         random.shuffle(order)
-        assert agreement(table.iloc[order]) == agreement(table)
+        assert measure_agreement(table.iloc[order]) == measure_agreement(table)
 
 
 def _check_ranges(figures: dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ def _check_ranges(figures: dict[str, Any]) -> None:
 
 class TestExtremes:
     def test_examiners_who_never_know_agree_with_no_label(self):
-        found = agreement(_table([("NGS", "UNC", "UNC"), ("MYO", "UNC", "UNC")] * 5))
+        found = measure_agreement(_table([("NGS", "UNC", "UNC"), ("MYO", "UNC", "UNC")] * 5))
         with_label = found["classes"]["label_reannotation_1"]
         assert with_label["all"]["agreement"] == 0
         assert with_label["without_uncertain"]["images"] == 0
@@ -337,7 +337,7 @@ class TestExtremes:
         assert found["disputes"] == {"images": 0, "kinds": []}
 
     def test_a_single_image_has_its_agreement_and_no_more(self):
-        found = agreement(_table([("MYO", "MYO", "LYT")]))
+        found = measure_agreement(_table([("MYO", "MYO", "LYT")]))
         assert found["images"] == 1
         right, wrong = (found["classes"][f"label_{column}"]["all"] for column in EXAMINERS)
         assert (right["agreement"], right["kappa"], right["kappa_interval"]) == (1, None, None)
@@ -346,13 +346,13 @@ class TestExtremes:
 
     def test_images_of_one_class_have_no_operating_points(self):
         table = _table([("NGS", "NGS", "NGB")] * 4)
-        assert operating_points(table) == {}
-        assert agreement(table)["questions"]["blast"]["operating_points"] == {}
+        assert measure_operating_points(table) == {}
+        assert measure_agreement(table)["questions"]["blast"]["operating_points"] == {}
 
     def test_a_question_of_images_of_one_kind_is_left_out(self):
         """An erythroblast is atypical and no blast."""
         table = _table([("NGS", "NGS", "NGS"), ("EBO", "NGS", "EBO")])
-        points = operating_points(table)
+        points = measure_operating_points(table)
         assert points is not None
         assert set(points) == {"atypical", "atypical_without_pmb"}
         assert points["atypical"]["reannotation_1"]["sensitivity"] == 0
@@ -361,10 +361,10 @@ class TestExtremes:
     def test_without_a_re_annotated_image_there_is_nothing_to_compare(self):
         table = _table([("NGS", "none", "none"), ("MYO", "MYO", "none")])
         with pytest.raises(UserError, match="no image has two re-annotations"):
-            agreement(table)
-        assert operating_points(table) is None
+            measure_agreement(table)
+        assert measure_operating_points(table) is None
         assert compare_network(_with_network(table, ["NGS", "MYO"])) is None
-        assert disputes(table).empty
+        assert find_disputes(table).empty
 
 
 class TestNetwork:
@@ -422,7 +422,7 @@ class TestNetwork:
     def test_the_examiners_agreement_is_what_it_is_without_a_network(self, table):
         found = compare_network(table)
         assert found is not None
-        alone = agreement(table[["id", "label", *EXAMINERS]])
+        alone = measure_agreement(table[["id", "label", *EXAMINERS]])
         assert {name: found[name] for name in alone} == alone
 
     def test_images_that_are_not_re_annotated_change_nothing(self, table):
@@ -431,7 +431,7 @@ class TestNetwork:
     def test_disputes_are_told_by_label_re_annotation_and_id(self, table):
         more = _with_network(_table([("NGS", "MON", "MON"), ("NGS", "NGB", "NGB")]), ["NGS", "NGB"])
         more["id"] = ["NGS/b.tiff", "NGS/a.tiff"]
-        found = disputes(pd.concat([table, more], ignore_index=True))
+        found = find_disputes(pd.concat([table, more], ignore_index=True))
         assert found.columns.tolist() == ["id", "label", "reannotated", "network", "probability"]
         # Classes in the paper's order, as everywhere.
         assert found.drop(columns="probability").to_numpy().tolist() == [
@@ -444,17 +444,17 @@ class TestNetwork:
         assert found["probability"].tolist() == pytest.approx([0.9] * 5)
 
     def test_disputes_without_a_network_tell_no_answer(self):
-        assert disputes(_table(self.ROWS)).columns.tolist() == ["id", "label", "reannotated"]
+        assert find_disputes(_table(self.ROWS)).columns.tolist() == ["id", "label", "reannotated"]
 
     def test_both_not_knowing_is_no_dispute(self):
-        assert disputes(_table([("NGS", "UNC", "UNC"), ("NGS", "NGB", "UNC")])).empty
+        assert find_disputes(_table([("NGS", "UNC", "UNC"), ("NGS", "NGB", "UNC")])).empty
 
 
 class TestAnnotationTable:
     def test_it_holds_the_lines_with_none_for_not_re_annotated(self, tmp_path):
         file = tmp_path / "annotations.dat"
         file.write_text("NGS/b.tiff NGS NGS UNC\nMYO/a.tiff.tiff MYO nan nan\n")
-        table = annotation_table(file)
+        table = read_annotation_table(file)
         assert table.columns.tolist() == ["id", "label", *EXAMINERS]
         assert table.to_numpy().tolist() == [
             ["NGS/b.tiff", "NGS", "NGS", "UNC"],
@@ -478,7 +478,7 @@ class TestAnnotationTable:
         file = tmp_path / "annotations.dat"
         file.write_text(content, encoding="latin-1")
         with pytest.raises(UserError, match=f"(?s)^{file} {message}"):
-            annotation_table(file)
+            read_annotation_table(file)
 
 
 class TestWithAnnotations:
@@ -487,7 +487,7 @@ class TestWithAnnotations:
     def test_they_join_by_id_whatever_the_order(self):
         predicted = self.ANNOTATIONS.iloc[[2, 0]].assign(**dict.fromkeys(EXAMINERS, "none"))
         predicted = _with_network(predicted.reset_index(drop=True), ["LYT", "EOS"])
-        joined = with_annotations(predicted, self.ANNOTATIONS)
+        joined = join_annotations(predicted, self.ANNOTATIONS)
         assert joined[EXAMINERS].to_numpy().tolist() == [["MYO", "MYO"], ["NGS", "UNC"]]
         pd.testing.assert_frame_equal(
             joined.drop(columns=EXAMINERS), predicted.drop(columns=EXAMINERS)
@@ -498,14 +498,14 @@ class TestWithAnnotations:
         with pytest.raises(
             UserError, match=r"2 predicted images are not in the annot.* first is MYO/x\.tiff"
         ):
-            with_annotations(predicted, self.ANNOTATIONS)
+            join_annotations(predicted, self.ANNOTATIONS)
 
     def test_a_label_that_is_another_there_is_named(self):
         predicted = self.ANNOTATIONS.assign(label=["NGS", "MYO", "LYA"])
         with pytest.raises(
             UserError, match=r"1 predicted images are labelled otherwise.* LYT/LYT_0002\.tiff"
         ):
-            with_annotations(predicted, self.ANNOTATIONS)
+            join_annotations(predicted, self.ANNOTATIONS)
 
 
 def _run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -529,7 +529,7 @@ class TestCommand:
         assert "MON to MYO: 18" in done.stdout
         assert json.loads((tmp_path / "new" / "examiners.json").read_text()) == real
         listed = pd.read_csv(tmp_path / "new" / "disputes.csv")
-        pd.testing.assert_frame_equal(listed, disputes(annotations), check_dtype=False)
+        pd.testing.assert_frame_equal(listed, find_disputes(annotations), check_dtype=False)
 
     def test_it_takes_the_annotations_of_drawn_cells_too(self, smear, tmp_path):
         done = _run(smear / "annotations.dat", "--out", tmp_path)

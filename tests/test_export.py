@@ -20,10 +20,10 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
-from leuko_tf.decoding import MAX_PIXELS
 from leuko_tf.export import SYNTHETIC_REMARK, WARM_BATCH_SIZES, export, prune, versions
 from leuko_tf.metrics.calibration import tempered
-from leuko_tf.models import embedding_model, load_model
+from leuko_tf.network.loading import load_model, make_embedding_model
+from leuko_tf.savedmodel.decoding import MAX_PIXELS
 from serving.client import Client, read_image
 
 # What the export promises: `.keras`, SavedModel and served answers agree to this.
@@ -161,7 +161,7 @@ def test_every_served_signature_is_the_keras_model(
             found = client.send(signature, inputs).outputs["probabilities"]
             np.testing.assert_allclose(tf.make_ndarray(found), expected, atol=AGREEMENT)
         found = client.send("embed", pngs).outputs["embedding"]
-    features = embedding_model(load_model(workdir / "best.keras")).predict(images, verbose=0)
+    features = make_embedding_model(load_model(workdir / "best.keras")).predict(images, verbose=0)
     np.testing.assert_allclose(tf.make_ndarray(found), features, atol=AGREEMENT)
 
     asked = ClassificationRequest()

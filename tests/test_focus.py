@@ -13,6 +13,8 @@ from PIL import Image
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
+from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.methods import METHODS
 from leuko_tf.focus import perturbation, sanity
 from leuko_tf.focus.cells import choose, read_cells
 from leuko_tf.focus.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, REGIONS
@@ -25,7 +27,6 @@ from leuko_tf.focus.shares import (
     share_figures,
     shares_of,
 )
-from leuko_tf.saliency import METHODS, Explainer
 
 # A cell of 4x4 pixels: the nucleus takes 2 of 16, the cytoplasm 6, the background 8.
 MASK = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 2, 1, 0], [1, 2, 0, 0]], np.uint8)
@@ -125,14 +126,14 @@ def test_the_network_s_own_pixels_go_one_by_one(side: int, size: int) -> None:
 
 def test_the_random_order_deletes_and_does_not_fade() -> None:
     """Half deleted, the network's input holds pixels of the cell and of the empty field."""
-    from leuko_tf.layers import seen
+    from leuko_tf.network.view import to_network_input
 
     image = np.zeros((400, 400, 3), np.uint8)
     image[:200] = 240  # the field's colour; the lower half is the cell
     inputs = []
 
     def predict(images: np.ndarray) -> np.ndarray:
-        inputs.extend(np.asarray(seen(images, 400, 96)))
+        inputs.extend(np.asarray(to_network_input(images, 400, 96)))
         return np.zeros((len(images), 1))
 
     order = perturbation.pixel_order(np.zeros((400, 400)), 96, np.random.default_rng(0))
@@ -223,7 +224,7 @@ def test_maps_without_contrast_are_not_measured() -> None:
 def test_fresh_weights_explain_the_classes_asked_for(workdir: Path, pictures: np.ndarray) -> None:
     import keras
 
-    from leuko_tf.models import load_model
+    from leuko_tf.network.loading import load_model
 
     keras.utils.set_random_seed(1)
     model = load_model(workdir / "best.keras")
@@ -298,14 +299,14 @@ def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
 def test_area_shares_are_those_of_the_exact_masks_as_far_as_the_network_sees(
     scored: Path, smear: Path, workdir: Path
 ) -> None:
-    from leuko_tf.models import load_model
-    from leuko_tf.resnext import SCALING
+    from leuko_tf.network.loading import load_model
+    from leuko_tf.network.resnext import SCALING
 
     field = load_model(workdir / "best.keras").get_layer(SCALING).field
-    seen = slice((400 - field) // 2, (400 + field) // 2)
+    to_network_input = slice((400 - field) // 2, (400 + field) // 2)
     for _, row in pd.read_csv(scored / "focus.csv").iterrows():
         with Image.open((smear / "masks" / row["id"]).with_suffix(".png")) as picture:
-            exact = np.asarray(picture)[seen, seen]
+            exact = np.asarray(picture)[to_network_input, to_network_input]
         assert row["area_nucleus"] == pytest.approx((exact == NUCLEUS).mean(), abs=1e-5)
         assert row["area_background"] == pytest.approx((exact == BACKGROUND).mean(), abs=1e-5)
 
@@ -333,7 +334,7 @@ def test_page_is_seen_whole_on_a_phone_and_on_a_desk(scored: Path) -> None:
 
 
 def test_cells_are_cut_to_what_the_network_sees_with_their_masks(data_dir: Path) -> None:
-    from leuko_tf.data import open_dataset
+    from leuko_tf.data.pipeline import open_dataset
     from leuko_tf.focus.cells import labels_of
 
     builder = open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
@@ -355,13 +356,13 @@ def test_cells_are_cut_to_what_the_network_sees_with_their_masks(data_dir: Path)
 def test_cells_are_what_data_read_gives_also_of_odd_sides_and_above_400(
     field: int, factor: float, data_dir: Path, smear: Path
 ) -> None:
-    from leuko_tf import data
-    from leuko_tf.layers import centred
+    from leuko_tf.data import pipeline
+    from leuko_tf.network.view import crop_center
 
-    builder = data.open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
+    builder = pipeline.open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))
     images = {
         name.decode(): image
-        for batch in data.read(builder, [1], field, factor=factor)
+        for batch in pipeline.read_folds(builder, [1], field, factor=factor)
         for name, image in zip(batch["id"], batch["image"], strict=True)
     }
     ids = sorted(images)[::10]
@@ -370,8 +371,8 @@ def test_cells_are_what_data_read_gives_also_of_odd_sides_and_above_400(
         with Image.open((smear / "masks" / cell.id).with_suffix(".png")) as picture:
             sides = [round(400 * factor)] * 2
             exact = np.asarray(picture.resize(sides, Image.Resampling.NEAREST))
-        seen = np.asarray(centred(exact[None, ..., None], field))[0, ..., 0]
-        np.testing.assert_array_equal(cell.mask, seen)
+        to_network_input = np.asarray(crop_center(exact[None, ..., None], field))[0, ..., 0]
+        np.testing.assert_array_equal(cell.mask, to_network_input)
 
 
 def test_a_single_cell_is_refused_before_the_work(
@@ -393,7 +394,7 @@ def test_a_single_cell_is_refused_before_the_work(
 
 
 def test_masks_that_are_missing_or_no_masks_are_named(data_dir: Path, tmp_path: Path) -> None:
-    from leuko_tf.data import open_dataset
+    from leuko_tf.data.pipeline import open_dataset
     from leuko_tf.focus.cells import labels_of
 
     builder = open_dataset("aml_cytomorphology_lmu/complete", str(data_dir))

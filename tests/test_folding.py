@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf.folding import fold_batch_norms, spare_bias_gradients
-from leuko_tf.layers import BatchNorm, Conv2D
-from leuko_tf.resnext import resnext
+from leuko_tf.network.folding import fold_batch_norms, spare_bias_gradients
+from leuko_tf.network.layers import BatchNorm, Conv2D
+from leuko_tf.network.resnext import resnext
 
 SMALL = {
     "input_size": 40,

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leuko_tf import gallery
 from leuko_tf.classes import CODES, LINEAGE_ORDER
-from leuko_tf.pictures import NOTE, panels_of, picture_name
+from leuko_tf.explanation import gallery
+from leuko_tf.explanation.pictures import NOTE, panels_of, picture_name
 from leuko_tf.predictions import PROBABILITIES
 
 
@@ -59,8 +59,8 @@ def drawn(
     workdir: Path, smear: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[pd.DataFrame, Path]:
     """A model's answers to ten cells, and what was drawn of them."""
-    from leuko_tf.models import load_model
-    from leuko_tf.saliency import Explainer
+    from leuko_tf.explanation.explainer import Explainer
+    from leuko_tf.network.loading import load_model
 
     model = load_model(workdir / "best.keras")
     files = [file for code in CODES[:5] for file in sorted((smear / code).iterdir())[:2]]

@@ -15,8 +15,8 @@ import reference_2019 as reference
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.import_2019 import import_network, read_weights
-from leuko_tf.layers import MergingDense
-from leuko_tf.models import load_model
+from leuko_tf.network.layers import MergingDense
+from leuko_tf.network.loading import load_model
 from tfds_aml.images import read_rgb
 
 # Of probabilities.
@@ -459,9 +459,9 @@ class TestAModelLikeAnyOther:
     def test_export_and_saliency_take_it(self, original, imported, images, tmp_path):
         import tensorflow as tf
 
+        from leuko_tf.explanation.explainer import explain
         from leuko_tf.export import export
-        from leuko_tf.models import describe_model
-        from leuko_tf.saliency import explain
+        from leuko_tf.provenance import describe_model
 
         one = images[:1]
         expected = summed(reference.probabilities(original, one))
@@ -472,7 +472,7 @@ class TestAModelLikeAnyOther:
         for saliency in explanation.maps.values():
             assert saliency.std() > 0.01
 
-        version = export(model, tmp_path / "leuko", describe_model(imported))
+        version = export(model, tmp_path / "leuko", describe_model(imported).to_json())
         served = tf.saved_model.load(str(version))
         png = tf.io.encode_png(one[0])[tf.newaxis]
         answer = served.signatures["explain"](images=png)
@@ -486,9 +486,10 @@ class TestAModelLikeAnyOther:
         np.testing.assert_allclose([by_code[c] for c in CODES], expected[0], atol=AGREEMENT)
 
     def test_training_starts_from_it(self, imported, few_cells, tmp_path):
-        from leuko_tf.callbacks import read_log
         from leuko_tf.config import load_config
-        from leuko_tf.train import read_run, train
+        from leuko_tf.provenance import read_run
+        from leuko_tf.train import train
+        from leuko_tf.training.callbacks import read_log
 
         one_step = ["data.samples_per_class=1", "data.batch_size=8", "data.validation_share=0"]
         one_step += ["train.epochs=1", f"data.dataset={DATASET}", f"data.data_dir={few_cells}"]

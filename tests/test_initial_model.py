@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 
-from leuko_tf.callbacks import read_log
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, ModelConfig, load_config, with_absolute_paths
-from leuko_tf.layers import BatchNorm, MergingDense
-from leuko_tf.models import describe_model, load_model
-from leuko_tf.resnext import OUTPUT_NAME, from_config, from_model, resnext
-from leuko_tf.train import read_run, train
+from leuko_tf.network.layers import BatchNorm, MergingDense
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import OUTPUT_NAME, from_config, from_model, resnext
+from leuko_tf.provenance import describe_model, read_run
+from leuko_tf.train import train
+from leuko_tf.training.callbacks import read_log
 
 SMALL = ModelConfig(input_size=32, blocks=[2, 1], stem_width=8, width=16, cardinality=4)
 
@@ -63,7 +64,7 @@ def test_a_configuration_of_another_network_is_refused_with_what_to_set(activati
 
 
 def test_a_network_of_another_kind_is_refused():
-    from leuko_tf.layers import CellScaling
+    from leuko_tf.network.layers import CellScaling
 
     pictures = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(CellScaling(32, name="scaling")(pictures))
@@ -95,7 +96,7 @@ def test_training_goes_on_from_the_weights(tuned: Path, workdir: Path) -> None:
 def test_it_is_recorded(tuned: Path, workdir: Path) -> None:
     assert load_config(tuned / "config.yaml").train.initial_model == str(workdir / "best.keras")
     run = read_run(tuned)
-    assert run["initial_model"] == describe_model(workdir / "best.keras")
+    assert run["initial_model"] == describe_model(workdir / "best.keras").to_json()
     # That model had not seen the fold either.
     assert run["held_out_fold"] == 1
 
@@ -107,7 +108,7 @@ def test_a_fold_that_the_initial_model_has_seen_is_not_called_held_out(
     settings += [f"train.initial_model={workdir / 'best.keras'}"]
     train(load_config("demo.yaml", settings), tmp_path, verbose=0)
     assert read_run(tmp_path)["held_out_fold"] is None
-    assert describe_model(tmp_path / "best.keras")["held_out_fold"] is None
+    assert describe_model(tmp_path / "best.keras").held_out_fold is None
 
 
 @pytest.mark.parametrize(

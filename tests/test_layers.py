@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leuko_tf import convolution
-from leuko_tf.layers import BatchNorm, CellScaling, Conv2D, centred
+from leuko_tf.network import convolution
+from leuko_tf.network.layers import BatchNorm, CellScaling, Conv2D
+from leuko_tf.network.view import crop_center
 
 SIDES = st.integers(1, 40)
 NATIVE = convolution._native
@@ -464,7 +465,7 @@ class TestCentred:
             places = (np.arange(side) + int(np.floor((length - side) / 2))) % (2 * length)
             sources.append(np.where(places < length, places, 2 * length - 1 - places))
         expected = image[np.ix_(*sources)]
-        received = centred(image[np.newaxis], side)[0]
+        received = crop_center(image[np.newaxis], side)[0]
         assert received.dtype == image.dtype
         np.testing.assert_array_equal(received, expected)
 

@@ -6,7 +6,7 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leuko_tf.losses import AdjustedCrossentropy
+from leuko_tf.training.losses import AdjustedCrossentropy
 
 SHARES = [0.7, 0.25, 0.05]
 

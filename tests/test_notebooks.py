@@ -31,7 +31,7 @@ def demo(
 ) -> Path:
     """A folder with `runs/demo` as `make demo` leaves it, so far as the notebooks need it."""
     from leuko_tf.inference import PREDICTIONS, predict_folds
-    from leuko_tf.models import describe_model
+    from leuko_tf.provenance import describe_model
 
     root = tmp_path_factory.mktemp("notebooks")
     folder = root / "runs" / "demo"
@@ -42,7 +42,7 @@ def demo(
     (folder / "exports" / "leuko").symlink_to(exports)
     model = folder / "training" / "best.keras"
     dataset = "aml_cytomorphology_lmu/complete"
-    fold = describe_model(model)["held_out_fold"]
+    fold = describe_model(model).held_out_fold
     table = predict_folds(model, dataset, str(data_dir), [fold], folder / "evaluation")
     assert table == folder / "evaluation" / PREDICTIONS
     return root
@@ -176,14 +176,14 @@ def test_notebooks_use_public_names_alone(file: Path) -> None:
 
 class TestEmbedding:
     def test_features_are_what_the_last_layer_takes(self, workdir: Path, smear: Path) -> None:
-        from leuko_tf.images import read_image
-        from leuko_tf.models import embedding_model, load_model
-        from leuko_tf.resnext import OUTPUT_NAME
+        from leuko_tf.data.images import read_image
+        from leuko_tf.network.loading import load_model, make_embedding_model
+        from leuko_tf.network.resnext import OUTPUT_NAME
 
         model = load_model(workdir / "best.keras")
         names = ("NGS/NGS_0001.tiff", "MYO/MYO_0001.tiff")
         images = np.stack([read_image(smear / name) for name in names])
-        features = embedding_model(model).predict(images, verbose=0)
+        features = make_embedding_model(model).predict(images, verbose=0)
         dense = model.get_layer(OUTPUT_NAME)
         assert features.shape == (2, dense.kernel.shape[0])
         assert features.dtype == np.float32
@@ -198,9 +198,9 @@ class TestEmbedding:
     def test_merged_outputs_change_nothing(self, merging: str) -> None:
         import keras
 
-        from leuko_tf.layers import MergingDense
-        from leuko_tf.models import embedding_model
-        from leuko_tf.resnext import resnext
+        from leuko_tf.network.layers import MergingDense
+        from leuko_tf.network.loading import make_embedding_model
+        from leuko_tf.network.resnext import resnext
 
         small = {"input_size": 32, "blocks": [1], "stem_width": 8, "width": 8, "cardinality": 2}
         network = resnext(num_outputs=16, **small)
@@ -211,7 +211,7 @@ class TestEmbedding:
             outputs = MergingDense(16, into=13, activation="softmax")(features)
         model = keras.Model(network.inputs, outputs)
         cell = np.random.default_rng(1).integers(0, 256, (1, 40, 40, 3), np.uint8)
-        found = embedding_model(model).predict(cell, verbose=0)
+        found = make_embedding_model(model).predict(cell, verbose=0)
         assert found.shape == (1, 16)
         expected = keras.Model(network.inputs, features).predict(cell, verbose=0)
         np.testing.assert_array_equal(found, expected)

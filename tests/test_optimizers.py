@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf.optimizers import Adam, AdamW
+from leuko_tf.training.optimizers import Adam, AdamW
 
 PAIRS = [(Adam, keras.optimizers.Adam), (AdamW, keras.optimizers.AdamW)]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko_tf.bench import precision
-from leuko_tf.bench.precision import __main__ as program
-from leuko_tf.bench.precision import ways
-from leuko_tf.bench.precision.comparison import compare
-from leuko_tf.bench.precision.page import page
+from benchmarks import precision
+from benchmarks.precision import __main__ as program
+from benchmarks.precision import ways
+from benchmarks.precision.comparison import compare
+from benchmarks.precision.page import page
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 
@@ -135,7 +135,7 @@ class TestCommand:
         given = {"--model": workdir / "best.keras", "--images": smear, "--out": tmp_path / "out"}
         given[missing] = tmp_path / "nothing"
         words = [str(word) for pair in given.items() for word in pair]
-        command = [sys.executable, "-m", "leuko_tf.bench.precision", *words]
+        command = [sys.executable, "-m", "benchmarks.precision", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")

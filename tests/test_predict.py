@@ -14,14 +14,14 @@ from PIL import Image
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES
 from leuko_tf.cli import UserError
-from leuko_tf.images import MAX_PIXELS, find_images, read_image, resampled
+from leuko_tf.data.images import MAX_PIXELS, find_images, read_image, resample_image
 from leuko_tf.predict import CROP, RESIZE, _figure_name, predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
 
 
 @pytest.fixture(scope="module")
 def model(workdir: Path):
-    from leuko_tf.models import load_model
+    from leuko_tf.network.loading import load_model
 
     return load_model(workdir / "best.keras")
 
@@ -144,7 +144,7 @@ class TestTable:
     ) -> None:
         images = find_images([folder / "a.tiff"])
         table, _ = predict(model, images, factor=0.8)
-        image = resampled(read_image(folder / "a.tiff"), 0.8)
+        image = resample_image(read_image(folder / "a.tiff"), 0.8)
         assert image.shape == (320, 320, 3)
         expected = model.predict_on_batch(image[None])
         np.testing.assert_allclose(table[PROBABILITIES], expected, atol=1e-5)

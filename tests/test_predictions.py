@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from leuko_tf.classes import CODES
-from leuko_tf.cli import UserError, write_json, written_aside
+from leuko_tf.cli import UserError, write_aside, write_json
 from leuko_tf.predictions import (
     COLUMNS,
     EXAMINERS,
@@ -649,7 +649,7 @@ class TestCommand:
 class TestWrittenAside:
     def test_the_file_appears_under_its_name_only_when_it_is_whole(self, tmp_path):
         file = tmp_path / "new" / "file.txt"
-        with written_aside(file) as aside:
+        with write_aside(file) as aside:
             aside.write_text("half")
             assert not file.exists()
             assert aside.parent == file.parent  # so that the rename stays within a file system
@@ -660,7 +660,7 @@ class TestWrittenAside:
 
     @staticmethod
     def _fail_halfway(file: Path, error: type[BaseException]) -> None:
-        with written_aside(file) as aside:
+        with write_aside(file) as aside:
             aside.write_text("half")
             raise error
 

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leuko_tf import gallery, mistakes
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.evaluate import evaluate
-from leuko_tf.mistakes import surest
-from leuko_tf.pictures import note, picture_name
+from leuko_tf.explanation import gallery
+from leuko_tf.explanation.mistakes import surest
+from leuko_tf.explanation.pictures import note, picture_name
+from leuko_tf.files import GALLERY, MISTAKES
+from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.predictions import PROBABILITIES, probabilities, write_predictions
-from leuko_tf.published import published_figures
 from leuko_tf.report.text import LIMITS
 
 REAL = {
@@ -125,10 +126,10 @@ def _write(
 
 
 def _pictures(folder: Path, table: pd.DataFrame) -> None:
-    """Stands in for `draw` of `leuko_tf.mistakes` and `leuko_tf.gallery`, which needs a model."""
+    """Stands in for `draw` of `leuko_tf.explanation.mistakes` and `leuko_tf.explanation.gallery`, which needs a model."""
     for name, rows, size in (
-        (mistakes.FOLDER, surest(table), (400, 200)),
-        (gallery.FOLDER, gallery.typical(table), (640, 160)),
+        (MISTAKES, surest(table), (400, 200)),
+        (GALLERY, gallery.typical(table), (640, 160)),
     ):
         (folder / "in" / name).mkdir(parents=True, exist_ok=True)
         for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
@@ -284,7 +285,7 @@ class TestFigures:
         self, page, metrics
     ):
         overall, intervals = metrics["pooled"]["overall"], metrics["intervals"]["overall"]
-        published = published_figures()["network"]["overall"]
+        published = read_published_figures()["network"]["overall"]
         for key, title in {
             "accuracy": "accuracy",
             "balanced_accuracy": "balanced accuracy",
@@ -305,7 +306,7 @@ class TestFigures:
         page, metrics = full
         row = page.row("macro F1")
         mean, sd = (metrics[name]["overall"]["macro_f1"] for name in ("mean", "sd"))
-        published = published_figures()["network"]["overall"]["macro_f1"]
+        published = read_published_figures()["network"]["overall"]["macro_f1"]
         assert row[4] == f"{mean:.4f} ± {sd:.4f}"
         assert row[5] == f"{published['mean']:.4f} ± {published['sd']:.4f}"
         rows = [r for r in page.rows if len(r) == 7 and r[0] in CODES and "±" in r[3]]
@@ -314,12 +315,12 @@ class TestFigures:
             for name, shown in (("precision", precision), ("sensitivity", sensitivity)):
                 mean, sd = (metrics[k]["classes"][code][name] for k in ("mean", "sd"))
                 assert shown == f"{mean:.3f} ± {sd:.3f}"
-            reference = published_figures()["network"]["classes"][code]["sensitivity"]
+            reference = read_published_figures()["network"]["classes"][code]["sensitivity"]
             assert published_sensitivity == f"{reference['mean']:.3f} ± {reference['sd']:.3f}"
 
     def test_figures_beyond_their_intervals_are_marked(self, tmp_path):
         """Where the classes' shares are the published ones, and the images held out."""
-        published = published_figures()["network"]
+        published = read_published_figures()["network"]
         images = {code: published["classes"][code]["images"] // 10 for code in CODES}
         labels = [code for code, n in images.items() for _ in range(max(n, 1))]
         page, metrics = _write(tmp_path, _table(labels), {**REAL, "held_out": True})
@@ -359,7 +360,7 @@ class TestFigures:
     def test_all_15_classes_have_their_figures_in_lineage_order(self, page, metrics):
         rows = [row for row in page.rows if len(row) == 9 and row[0] in CODES]
         assert [row[0] for row in rows] == list(LINEAGE_ORDER)
-        published = published_figures()["network"]["classes"]
+        published = read_published_figures()["network"]["classes"]
         for code, name, images, *cells in rows:
             figures = metrics["pooled"]["classes"][code]
             assert (name, images) == (BY_CODE[code].name, str(figures["images"]))
@@ -561,9 +562,7 @@ class TestGallery:
         rows = gallery.typical(table).set_index("id", drop=False)
         for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
             noise = Image.fromarray(rng.integers(0, 256, (160, 640, 3), np.uint8))
-            noise.save(
-                tmp_path / "in" / gallery.FOLDER / picture_name(image_id), pnginfo=note(scores)
-            )
+            noise.save(tmp_path / "in" / GALLERY / picture_name(image_id), pnginfo=note(scores))
         page, _ = _write(tmp_path, table, REAL, replicates=0)
         assert 120 <= len([a for tag, a in page.tags if tag == "img"]) <= 132
         assert len(page.source) - len(bare.source) < 6e6

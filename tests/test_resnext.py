@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.layers import CellScaling, Conv2D
-from leuko_tf.resnext import behind_scaling, from_config, resnext
+from leuko_tf.network.layers import CellScaling, Conv2D
+from leuko_tf.network.resnext import behind_scaling, from_config, resnext
 
 TINY = {"input_size": 32, "blocks": (1, 1), "stem_width": 8, "width": 8, "cardinality": 4}
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leuko_tf import runtimes
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
-from leuko_tf.layers import seen
-from leuko_tf.models import load_model
+from leuko_tf.network import runtimes
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import SCALING
+from leuko_tf.network.runtimes import OPENVINO, TENSORFLOW, TOLERANCE, make_predictor
+from leuko_tf.network.view import to_network_input
 from leuko_tf.predictions import PROBABILITIES, read_predictions
-from leuko_tf.resnext import SCALING
-from leuko_tf.runtimes import OPENVINO, TENSORFLOW, TOLERANCE, answering
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model(workdir: Path) -> keras.Model:
 @pytest.fixture(scope="module")
 def answer(model: keras.Model, openvino: None) -> Callable[[np.ndarray], np.ndarray]:
     """The model on OpenVINO, converted once."""
-    return answering(model, OPENVINO)
+    return make_predictor(model, OPENVINO)
 
 
 def _cells(number: int, size: int) -> np.ndarray:
@@ -47,12 +47,14 @@ def _cells(number: int, size: int) -> np.ndarray:
 
 def _seen(model: keras.Model, images: np.ndarray) -> np.ndarray:
     scaling = model.get_layer(SCALING)
-    return np.asarray(seen(images, scaling.field, scaling.size))
+    return np.asarray(to_network_input(images, scaling.field, scaling.size))
 
 
 def test_tensorflow_is_the_model_itself(model):
     cells = _cells(3, 400)
-    np.testing.assert_allclose(answering(model)(cells), model.predict_on_batch(cells), atol=1e-5)
+    np.testing.assert_allclose(
+        make_predictor(model)(cells), model.predict_on_batch(cells), atol=1e-5
+    )
 
 
 class TestSymmetries:
@@ -61,11 +63,11 @@ class TestSymmetries:
         variants = [tf.image.rot90(v, k) for v in (cells, cells[:, ::-1]) for k in range(4)]
         answers = [model.predict_on_batch(np.asarray(v)) for v in variants]
         assert np.std(answers, axis=0).max() > 1e-4  # the network itself knows up from down
-        found = answering(model, symmetries=True)(cells)
+        found = make_predictor(model, symmetries=True)(cells)
         np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-5)
 
     def test_a_turned_cell_gets_the_same_answer(self, model):
-        answer = answering(model, symmetries=True)
+        answer = make_predictor(model, symmetries=True)
         cells = _cells(3, 400)
         for turned in (np.rot90(cells, 1, (1, 2)), cells[:, ::-1], cells.swapaxes(1, 2)):
             np.testing.assert_allclose(answer(turned), answer(cells), atol=1e-5)
@@ -89,7 +91,7 @@ class TestOpenVINO:
 
     def test_an_exported_model_will_do(self, exports, model):
         loaded = tf.saved_model.load(str(exports / "1"))
-        network = runtimes.openvino_network(loaded.network.concrete_functions[0])
+        network = runtimes.make_openvino_network(loaded.network.concrete_functions[0])
         cells = _cells(3, 400)
         expected = model.predict_on_batch(cells)
         np.testing.assert_allclose(network(_seen(model, cells)), expected, atol=TOLERANCE)
@@ -114,24 +116,24 @@ class TestOpenVINO:
         cells = _cells(3, 400)
         copy = keras.models.clone_model(model)
         copy.set_weights(model.get_weights())
-        network = runtimes.network_of(copy)
+        network = runtimes.extract_network(copy)
         del copy
         gc.collect()
         converted = runtimes.convert(network)
         del network
         gc.collect()
         reused = [np.full(2**k, np.nan, np.float32) for k in range(4, 16) for _ in range(50)]
-        found = runtimes.compiled(converted)(_seen(model, cells))
+        found = runtimes.compile_for_openvino(converted)(_seen(model, cells))
         del reused
         np.testing.assert_allclose(found, model.predict_on_batch(cells), atol=TOLERANCE)
 
     def test_another_networks_answers_are_refused(self, model, monkeypatch):
         """A converter that goes wrong: it gives a network with other weights."""
         other = keras.models.clone_model(model)
-        converted = runtimes.convert(runtimes.network_of(other))
+        converted = runtimes.convert(runtimes.extract_network(other))
         monkeypatch.setattr(runtimes, "convert", lambda network: converted)
         with pytest.raises(UserError, match="differ from TensorFlow's by"):
-            answering(model, OPENVINO)
+            make_predictor(model, OPENVINO)
 
     def test_what_it_cannot_convert_is_told(self, model):
         """Resizing with antialiasing, for one: it is done outside of what is converted."""
@@ -139,12 +141,12 @@ class TestOpenVINO:
         spec = tf.TensorSpec((None, size, size, 3), tf.float32)
         network = tf.function(lambda images: model(images, training=False))
         with pytest.raises(UserError, match=r"(?s)cannot convert this network.*ScaleAndTranslate"):
-            runtimes.openvino_network(network.get_concrete_function(spec))
+            runtimes.make_openvino_network(network.get_concrete_function(spec))
 
     def test_it_reports_to_nobody(self):
         program = (
             "import sys\n"
-            "from leuko_tf.runtimes import import_openvino\n"
+            "from leuko_tf.network.runtimes import import_openvino\n"
             "import_openvino().convert_model\n"
             "import openvino.tools.ovc.telemetry_utils as used\n"
             "assert used.tm.__name__ == 'openvino.tools.ovc.telemetry_stub', used.tm\n"
@@ -169,7 +171,7 @@ class TestOpenVINO:
 def test_without_openvino_one_message_tells_what_to_install(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"pip install leuko_tf\[openvino\]"):
-        answering(model, OPENVINO)
+        make_predictor(model, OPENVINO)
 
 
 def test_runtime_belongs_to_a_model(tmp_path):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leuko_tf.models import load_model
-from leuko_tf.resnext import OUTPUT_NAME, SCALING
-from leuko_tf.saliency import METHODS, Explanation, explain
+from leuko_tf.explanation.explainer import explain
+from leuko_tf.explanation.methods import METHODS, Explanation
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import OUTPUT_NAME, SCALING
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> Non
     """A network whose feature map is the image itself, a mean for each 8 x 8 pixels."""
     import keras
 
-    from leuko_tf.layers import CellScaling
-    from leuko_tf.resnext import LAST_FEATURE_MAP
+    from leuko_tf.network.layers import CellScaling
+    from leuko_tf.network.resnext import LAST_FEATURE_MAP
 
     pictures = keras.Input((None, None, 3))
     x = keras.layers.AveragePooling2D(8)(CellScaling(64, 64, name=SCALING)(pictures))
@@ -97,13 +98,13 @@ def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> Non
 @pytest.mark.parametrize(("height", "width"), [(90, 71), (33, 60), (40, 41)])
 def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
     """At the 50 pixels in the middle, or at all of a smaller image."""
-    from leuko_tf.layers import centred
-    from leuko_tf.resnext import resnext
+    from leuko_tf.network.resnext import resnext
+    from leuko_tf.network.view import crop_center
 
     model = resnext(32, 50, 15, [1], 8, 8, 2)
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     (explanation,) = explain(model, image, METHODS[:1])
-    middle = np.asarray(centred(image, 50))
+    middle = np.asarray(crop_center(image, 50))
     (of_middle,) = explain(model, middle, METHODS[:1])
     assert explanation.probability == pytest.approx(of_middle.probability)
     for method, saliency in explanation.maps.items():
@@ -152,7 +153,7 @@ def test_other_networks_and_mixed_precision_are_refused(tmp_path: Path) -> None:
 
     from leuko_tf.cli import UserError
     from leuko_tf.config import ModelConfig
-    from leuko_tf.resnext import from_config
+    from leuko_tf.network.resnext import from_config
 
     other = tmp_path / "other.keras"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(15)]).save(other)

@@ -2,26 +2,32 @@
 
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from leuko_tf.asked_cells import asked_cells
+from leuko_tf.cell_selection import select_cells
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config, save_config
-from leuko_tf.data import factor_for
-
-FACTS = {"synthetic": False, "images": 9, "folds": "published"}
-TRAINED = {"trained_on": "munich/complete/1.0.0", "trained_on_images": 9, **FACTS}
-
-
-def data_set(name: str, pixel_size_um: float | None) -> SimpleNamespace:
-    """What is read of a builder: its full name, and its metadata."""
-    told = {} if pixel_size_um is None else {"pixel_size_um": pixel_size_um}
-    return SimpleNamespace(info=SimpleNamespace(full_name=name, metadata={**FACTS, **told}))
-
+from leuko_tf.data.pipeline import match_pixel_scale
+from leuko_tf.provenance import DatasetFacts, ModelFacts
 
 OWN = "munich/complete/1.0.0"
+
+
+def data_set(name: str, pixel_size_um: float | None) -> DatasetFacts:
+    facts: DatasetFacts = {"name": name, "synthetic": False, "images": 9, "folds": "published"}
+    return facts if pixel_size_um is None else {**facts, "pixel_size_um": pixel_size_um}
+
+
+def trained_on_own(images_pixel_size_um: float | None) -> ModelFacts:
+    return ModelFacts(
+        "best.keras",
+        synthetic=False,
+        trained_on=OWN,
+        trained_on_images=9,
+        folds="published",
+        images_pixel_size_um=images_pixel_size_um,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,23 +42,22 @@ OWN = "munich/complete/1.0.0"
     ],
 )
 def test_images_are_brought_to_the_models_scale(name, told, in_training, given, factor, capsys):
-    trained = {**TRAINED, "images_pixel_size_um": in_training}
-    found = factor_for(0.08, trained, data_set(name, told), given)
+    found = match_pixel_scale(0.08, trained_on_own(in_training), data_set(name, told), given)
     assert found == pytest.approx(factor)
-    assert ("are brought from pixels of" in capsys.readouterr().out) == (factor != 1)
+    assert ("are resampled from pixels of" in capsys.readouterr().out) == (factor != 1)
 
 
 def test_a_model_of_unknown_scale_takes_images_as_they_are_and_says_so(capsys):
-    trained = {**TRAINED, "images_pixel_size_um": None}
-    assert factor_for(None, trained, data_set("barcelona/1.0.0", 0.1)) == 1
-    assert "images are taken as they are" in capsys.readouterr().out
+    trained = trained_on_own(None)
+    assert match_pixel_scale(None, trained, data_set("barcelona/1.0.0", 0.1)) == 1
+    assert "images keep theirs" in capsys.readouterr().out
     with pytest.raises(UserError, match="trained on is not known"):
-        factor_for(None, trained, data_set("barcelona/1.0.0", 0.1), given=0.1)
+        match_pixel_scale(None, trained, data_set("barcelona/1.0.0", 0.1), given=0.1)
 
 
 def asked(folder: Path, **given: str) -> tuple[str, str | None, list[int]]:
     words = {"dataset": None, "data_dir": None, "split": None, **given}
-    return asked_cells(Namespace(model=folder / "best.keras", **words))
+    return select_cells(Namespace(model=folder / "best.keras", **words))
 
 
 class TestAskedCells:

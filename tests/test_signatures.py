@@ -9,8 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.models import load_model
-from leuko_tf.resnext import OUTPUT_NAME
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import OUTPUT_NAME
 from serving.client import read_image
 
 # What the export promises: `.keras`, SavedModel and served answers agree to this.
@@ -173,7 +173,7 @@ def test_saliency_is_that_of_the_saliency_command(
     loaded, files: list[bytes], images: np.ndarray, workdir: Path
 ) -> None:
     """That command looks at the network as it was trained, batch norms and all."""
-    from leuko_tf.saliency import explain
+    from leuko_tf.explanation.explainer import explain
 
     answer = loaded.signatures["explain"](images=tf.constant(files))
     explanations = explain(load_model(workdir / "best.keras"), images, ("gradient",))

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from leuko_tf.callbacks import read_log
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config
 from leuko_tf.train import train
+from leuko_tf.training.callbacks import read_log
 
 
 def command(workdir: Path, settings: list[str]) -> list[str]:
@@ -177,13 +177,13 @@ def test_bad_input_ends_in_one_message_and_no_trace(tmp_path: Path) -> None:
 def test_resumed_model_is_the_one_that_was_trained(
     tiny: list[str], tmp_path: Path, precision: str
 ) -> None:
-    from leuko_tf.callbacks import SaveModels
-    from leuko_tf.resnext import from_config
-    from leuko_tf.train import _build_or_resume, compiled
+    from leuko_tf.network.resnext import from_config
+    from leuko_tf.training.building import build_or_resume, compile_model
+    from leuko_tf.training.callbacks import SaveModels
 
     settings = [*tiny, f"train.precision={precision}", "optimizer.ema_momentum=0.9"]
     config = load_config("demo.yaml", settings)
-    trained = compiled(from_config(config.model, precision), config, steps=5)
+    trained = compile_model(from_config(config.model, precision), config, steps=5)
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (16, 32, 32, 3))
     save = SaveModels(tmp_path, from_config(config.model, "float32"), "loss", float("inf"))
@@ -202,7 +202,7 @@ def test_resumed_model_is_the_one_that_was_trained(
         verbose=0,
     )
 
-    resumed, done = _build_or_resume(config, tmp_path, steps=5)
+    resumed, done = build_or_resume(config, tmp_path, steps=5)
     assert done == 1
     assert type(resumed.optimizer) is type(trained.optimizer)
     assert ("LossScale" in type(resumed.optimizer).__name__) == (precision == "mixed_float16")

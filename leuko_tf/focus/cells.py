@@ -10,11 +10,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from leuko_tf import data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
+from leuko_tf.data import pipeline
 from leuko_tf.focus.segmentation import REGIONS, segment
-from leuko_tf.layers import FIELD, centred
+from leuko_tf.network.view import FIELD, crop_center
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def read_cells(
       builder: a built data set.
       folds: where the images are.
       ids: of the images.
-      field: side of the square that the network looks at, see `leuko_tf.layers.seen`.
-      factor: of `leuko_tf.images.resampled`.
+      field: side of the square that the network looks at, see `leuko_tf.network.view.to_network_input`.
+      factor: of `leuko_tf.data.images.resample_image`.
       masks: folder with exact masks, named after the ids; None to segment the images. That is done
         on `FIELD` pixels, or the field where that is larger, so that it sees the whole cell.
 
@@ -94,7 +94,7 @@ def read_cells(
     side = field + 2 * max(0, -(-(FIELD - field) // 2))
     cells = {}
     with tqdm(total=len(wanted), desc="masks", unit=" images") as progress:
-        for batch in data.read(builder, folds, side, factor=factor):
+        for batch in pipeline.read_folds(builder, folds, side, factor=factor):
             for name, label, image in zip(batch["id"], batch["label"], batch["image"], strict=True):
                 image_id = name.decode()
                 if image_id in wanted:
@@ -112,7 +112,7 @@ def read_cells(
 
 def _cut(image: np.ndarray, field: int) -> np.ndarray:
     """A copy of the middle; a view would keep the whole batch of images."""
-    return np.array(centred(image[None], field))[0]
+    return np.array(crop_center(image[None], field))[0]
 
 
 def _exact(folder: Path, image_id: str, side: int, factor: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
 from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
-from leuko_tf.cli import written_aside
+from leuko_tf.cli import write_aside
 from leuko_tf.focus.cells import MaskedCell
 from leuko_tf.focus.perturbation import CURVES, RANDOM
 from leuko_tf.focus.sanity import FEWEST, MEASURES, NO_ROOM, verdict
@@ -51,7 +51,7 @@ def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None
         name = f"{cell.label}  {Path(cell.id).stem}"
         write.text((x + 3, y), name, fill="black", font=ImageFont.load_default(size=12))
         sheet.paste(_outlined(cell), (x, y + _LABEL))
-    with written_aside(file) as aside:
+    with write_aside(file) as aside:
         sheet.save(aside, format="PNG", optimize=True)
 
 
@@ -95,7 +95,7 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
         },
         masks=_jpeg(file.with_name(MASKS)),
     )
-    with written_aside(file) as aside:
+    with write_aside(file) as aside:
         aside.write_text(page, encoding="utf-8")
 
 

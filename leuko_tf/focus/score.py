@@ -22,18 +22,20 @@ import pandas as pd
 from tqdm import tqdm
 
 import leuko_tf
-from leuko_tf import data
 from leuko_tf.classes import INDEX
-from leuko_tf.cli import UserError, command_line, write_json, written_aside
+from leuko_tf.cli import UserError, command_line, write_aside, write_json
+from leuko_tf.data import pipeline
+from leuko_tf.data.images import batched
+from leuko_tf.explanation.explainer import BATCH, Explainer
+from leuko_tf.explanation.methods import METHODS
 from leuko_tf.focus import page, perturbation, sanity
 from leuko_tf.focus.cells import MaskedCell, choose, labels_of, read_cells
 from leuko_tf.focus.perturbation import CURVES, RANDOM
 from leuko_tf.focus.segmentation import REGIONS
 from leuko_tf.focus.shares import AREAS, ELSEWHERE, SHARES, one_hot, share_figures, shares_of
-from leuko_tf.inference import held_out
-from leuko_tf.models import describe_model, load_model
-from leuko_tf.resnext import SCALING
-from leuko_tf.saliency import BATCH, METHODS, Explainer, batched
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import SCALING
+from leuko_tf.provenance import describe_dataset, describe_model, is_held_out
 
 # Curves and fresh weights take hundreds of runs of the network an image, so that fewer are enough.
 FURTHER_IMAGES = 50
@@ -76,10 +78,10 @@ def score(
     """
     keras.utils.set_random_seed(SEED)
     model = load_model(model_file)
-    builder = data.open_dataset(dataset, data_dir)
-    trained = describe_model(model_file)
+    builder = pipeline.open_dataset(dataset, data_dir)
+    facts, dataset_facts = describe_model(model_file), describe_dataset(builder)
     scaling = model.get_layer(SCALING)
-    factor = data.factor_for(scaling.pixel_size_um, trained, builder)
+    factor = pipeline.match_pixel_scale(scaling.pixel_size_um, facts, dataset_facts)
     labels = labels_of(builder, folds)
     chosen = read_cells(builder, folds, choose(labels, number), scaling.field, factor, masks)
     cells = [cell for cell in chosen if cell.mask is not None]
@@ -93,18 +95,18 @@ def score(
     further = cells[:FURTHER_IMAGES]
     followed = _curves(model, further, table, maps)
     compared = _sanity(model, further, table, maps)
-    synthetic = bool(builder.info.metadata["synthetic"])
+    synthetic = bool(dataset_facts["synthetic"])
     result = {
         "leuko_tf": leuko_tf.__version__,
         "source": {
             "synthetic": synthetic,
-            "dataset": builder.info.full_name,
-            "folds": builder.info.metadata["folds"],
+            "dataset": dataset_facts["name"],
+            "folds": dataset_facts["folds"],
             "split": "+".join(f"fold_{k}" for k in folds),
             "model": str(model_file),
-            "trained_on": trained["trained_on"],
-            "trained_on_synthetic": trained["synthetic"],
-            "held_out": held_out(trained, builder, list(folds)),
+            "trained_on": facts.trained_on,
+            "trained_on_synthetic": facts.synthetic,
+            "held_out": is_held_out(facts, dataset_facts, folds),
             "resampled_to_um": scaling.pixel_size_um if factor != 1 else None,
             "masks": str(masks) if masks else "segmented (leuko_tf.focus.segmentation)",
         },
@@ -235,7 +237,7 @@ def _note(table: pd.DataFrame, image_id: str, method: str, name: str, value: flo
 
 
 def _write_table(table: pd.DataFrame, file: Path) -> None:
-    with written_aside(file) as aside:
+    with write_aside(file) as aside:
         table.to_csv(aside, index=False, float_format="%.6g")
 
 

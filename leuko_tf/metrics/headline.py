@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from leuko_tf.published import published_figures
+from leuko_tf.metrics.published import read_published_figures
 
 # Title to the figure's place.
 PLACES: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ class Headline:
 
 def headlines(metrics: dict[str, Any]) -> list[Headline]:
     """The headline figures of what `leuko_tf.metrics.compute_metrics` computed."""
-    published = published_figures()["network"]
+    published = read_published_figures()["network"]
     return [
         Headline(
             title=title,

@@ -16,7 +16,7 @@ from leuko_tf.predictions import probabilities
 
 AVERAGED = ("overall", "coarse", "classes", "questions", "calibration")
 
-# Question and examiner to sensitivity and specificity, as `leuko_tf.agreement` makes them.
+# Question and examiner to sensitivity and specificity, as `leuko_tf.metrics.agreement` makes them.
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leuko_tf.classes import COARSE_TYPES
-from leuko_tf.cli import written_aside
+from leuko_tf.cli import write_aside
 from leuko_tf.metrics.headline import headlines
 from leuko_tf.report.rows import class_rows, pair_rows
 from leuko_tf.report.text import environment, limits
@@ -37,5 +37,5 @@ def model_card(metrics: dict[str, Any]) -> str:
 
 def write_model_card(metrics: dict[str, Any], path: Path) -> None:
     """Writes the card as Markdown."""
-    with written_aside(path) as aside:
+    with write_aside(path) as aside:
         aside.write_text(model_card(metrics), encoding="utf-8")

@@ -14,10 +14,10 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from leuko_tf.classes import BY_CODE, COARSE_TYPES, LINEAGE_ORDER
-from leuko_tf.cli import command_line, written_aside
-from leuko_tf.gallery import PANELS
+from leuko_tf.cli import command_line, write_aside
+from leuko_tf.explanation.gallery import PANELS
+from leuko_tf.explanation.pictures import Answered, panels_of
 from leuko_tf.metrics.headline import PLACES, at, headlines
-from leuko_tf.pictures import Answered, panels_of
 from leuko_tf.report import plots
 from leuko_tf.report.card import model_card
 from leuko_tf.report.rows import (
@@ -55,9 +55,9 @@ def write_report(
       table: checked predictions.
       others: those of other networks, by name.
       metrics: what `leuko_tf.evaluate.evaluate` computed.
-      disputed: see `leuko_tf.agreement.disputes`.
-      surest: see `leuko_tf.mistakes.described`.
-      typical: see `leuko_tf.gallery.described`.
+      disputed: see `leuko_tf.metrics.agreement.find_disputes`.
+      surest: see `leuko_tf.explanation.mistakes.described`.
+      typical: see `leuko_tf.explanation.gallery.described`.
       path: file to write.
     """
     source = metrics["source"]
@@ -100,7 +100,7 @@ def write_report(
         configuration=_as_yaml((source.get("training") or {}).get("configuration")),
         command=command_line(),
     )
-    with written_aside(path) as aside:
+    with write_aside(path) as aside:
         aside.write_text(page, encoding="utf-8")
 
 

@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from leuko_tf.agreement import reannotated
 from leuko_tf.classes import BY_CODE, CODES, INDEX, LINEAGE_ORDER, QUESTIONS
+from leuko_tf.metrics.agreement import select_reannotated
 from leuko_tf.metrics.headline import at
+from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.metrics.questions import question_score
 from leuko_tf.predictions import probabilities
-from leuko_tf.published import published_figures
 from leuko_tf.report.rows import NAMES
 
 NETWORK = "#1f4e79"
@@ -72,7 +72,7 @@ def confusion_matrix(metrics: dict[str, Any]) -> str:
 
 def classes(metrics: dict[str, Any], with_published: bool) -> str:
     """Precision and sensitivity of each class with intervals; the published network's beside."""
-    published = published_figures()["network"]["classes"]
+    published = read_published_figures()["network"]["classes"]
     above, below = (-0.14, 0.2) if with_published else (0, 0)
     figure = Figure(figsize=(6.8, 5.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
@@ -134,7 +134,7 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
         curve = _roc_of(table, name)
         if curve:
             axes.plot(*curve, label=network, **_line_of(i))
-    seen = _roc_of(reannotated(own), name)
+    seen = _roc_of(select_reannotated(own), name)
     if seen and metrics["examiners_from"] == "these images":
         label = "re-annotated images"
         axes.plot(*seen, color=NETWORK, linewidth=1.4, linestyle=":", label=label)

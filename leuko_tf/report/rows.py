@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from leuko_tf.agreement import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
+from leuko_tf.metrics.agreement import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.metrics.headline import PLACES, Headline, at
+from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.metrics.questions import wilson_interval
 from leuko_tf.predictions import EXAMINERS
-from leuko_tf.published import published_figures
 
 QUESTIONS = ("blast", "atypical")  # what is published of the examiners
 EXAMPLES = 3  # images named of each kind of dispute
@@ -169,7 +169,7 @@ def same_mix(metrics: dict[str, Any]) -> bool:
 
     Else accuracies, averages over classes and precisions differ for that reason alone.
     """
-    published = published_figures()["network"]
+    published = read_published_figures()["network"]
     images = {code: metrics["pooled"]["classes"][code]["images"] for code in CODES}
     return all(
         images[code] > 0
@@ -191,7 +191,7 @@ def headline_mark(headline: Headline, metrics: dict[str, Any]) -> str:
 
 def class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
     """All 15 classes in lineage order."""
-    published = published_figures()["network"]["classes"]
+    published = read_published_figures()["network"]["classes"]
     marked = {
         "sensitivity": is_marked(metrics["source"]),
         "precision": is_marked(metrics["source"]) and same_mix(metrics),
@@ -230,7 +230,7 @@ def examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
         questions = metrics["examiners"]["questions"]
         return {name: question["operating_points"] for name, question in questions.items()}
     if metrics["examiners_from"]:
-        return published_figures()["examiners"]["operating_points"]
+        return read_published_figures()["examiners"]["operating_points"]
     return {}
 
 
@@ -247,7 +247,7 @@ def pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
             **{pair: own["network"]["agreement"]["_".join(pair)] for pair in NETWORK_PAIRS},
         }
     elif metrics["examiners_from"]:
-        published = published_figures()["examiners"]
+        published = read_published_figures()["examiners"]
         images = published["images"]
         pairs = {
             pair: {
@@ -332,7 +332,7 @@ def dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
     """The kinds of disputes, the most frequent first.
 
     Args:
-      disputed: see `leuko_tf.agreement.disputes`, with the network's answers.
+      disputed: see `leuko_tf.metrics.agreement.find_disputes`, with the network's answers.
     """
     rows = [
         DisputeRow(

@@ -17,17 +17,17 @@ from dataset_builds import build_dataset, read_back, refusal_of
 from PIL import Image
 from small_barcelona import drawn, names, write_barcelona
 
-from leuko_tf import data
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.images import find_images
+from leuko_tf.data import pipeline
+from leuko_tf.data.images import find_images
 from leuko_tf.inference import predict_folds
-from leuko_tf.layers import centred
-from leuko_tf.models import load_model
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import from_config
+from leuko_tf.network.view import crop_center
 from leuko_tf.predict import predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
-from leuko_tf.resnext import from_config
 from tfds_aml.folds import SPLIT_NAMES
 from tfds_aml.pbc_barcelona.download import CODE_BY_TYPE
 
@@ -288,12 +288,12 @@ class TestReading:
         self, built: tfds.core.DatasetBuilder, whole: Path
     ) -> None:
         read = {}
-        for batch in data.read(built, range(1, 6), field=340):
+        for batch in pipeline.read_folds(built, range(1, 6), field=340):
             read |= dict(zip(batch["id"], batch["image"], strict=True))
         assert len(read) == len(NAMES)
         for image_id, image in read.items():
             with Image.open(whole / image_id.decode()) as file:
-                expected = centred(np.asarray(file)[np.newaxis], 340)[0]
+                expected = crop_center(np.asarray(file)[np.newaxis], 340)[0]
                 np.testing.assert_array_equal(image, expected)
 
     def test_a_model_is_asked_about_them(
@@ -315,4 +315,4 @@ class TestReading:
 
     def test_what_is_not_built_is_told_by_a_command_that_works(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="--imports tfds_aml --manual_dir <download>"):
-            data.open_dataset("pbc_barcelona", str(tmp_path))
+            pipeline.open_dataset("pbc_barcelona", str(tmp_path))

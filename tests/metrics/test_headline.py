@@ -7,7 +7,7 @@ from prediction_tables import plausible, table_of
 from leuko_tf.classes import CODES
 from leuko_tf.metrics import compute_metrics
 from leuko_tf.metrics.headline import PLACES, at, headlines, interval_at
-from leuko_tf.published import published_figures
+from leuko_tf.metrics.published import read_published_figures
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_each_has_its_value_interval_mean_and_deviation(metrics):
     assert rows["accuracy"].value == metrics["pooled"]["overall"]["accuracy"]
     assert rows["accuracy"].interval == metrics["intervals"]["overall"]["accuracy"]
     assert rows["accuracy"].mean == metrics["mean"]["overall"]["accuracy"]
-    assert rows["accuracy"].published == published_figures()["network"]["overall"]["accuracy"]
+    assert rows["accuracy"].published == read_published_figures()["network"]["overall"]["accuracy"]
 
 
 def test_an_areas_interval_is_delongs(metrics):

@@ -21,8 +21,8 @@ from leuko_tf.metrics.calibration import (
     tempered,
 )
 from leuko_tf.metrics.headline import at, headlines
+from leuko_tf.metrics.published import read_examiner_points
 from leuko_tf.predictions import probabilities
-from leuko_tf.published import examiners_points
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -60,7 +60,7 @@ def all_printed(values: list[float], like: str) -> str:
 
 @pytest.fixture(scope="module")
 def metrics(published) -> dict:
-    return compute_metrics(published, examiners_points(), replicates=200)
+    return compute_metrics(published, read_examiner_points(), replicates=200)
 
 
 class TestFiguresInPrint:
@@ -103,7 +103,7 @@ class TestFiguresInPrint:
 
 
 def test_the_data_file_of_comparisons_has_exactly_these_figures_as_printed(metrics):
-    text = (files("leuko_tf") / "published_2019.yaml").read_text(encoding="utf-8")
+    text = (files("leuko_tf.metrics") / "published_2019.yaml").read_text(encoding="utf-8")
     network = yaml.load(text, yaml.BaseLoader)["network"]  # figures as text, with all their digits
     assert int(network.pop("images")) == metrics["pooled"]["images"] == 18_365
     given = dict(leaves(network))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.decoding import attempt
+from leuko_tf.savedmodel.decoding import attempt
 
 OLDER = 3
 NEWEST = 12

@@ -17,10 +17,11 @@ from tensorflow_serving.apis import (
 )
 from test_black_box import ask
 
-from serving.batching import Entrance, RequestError
-from serving.configs import BatchingParameters
 from serving.local_server import GRACE_S, RUNNING, WAITING
-from serving.servable import NEVER, WARM_UP_FILE, Servable
+from serving.server.batching import Entrance
+from serving.server.configs import BatchingParameters
+from serving.server.errors import RequestError
+from serving.server.servable import NEVER, WARM_UP_FILE, Servable
 
 TIMEOUT_S = 60
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from leuko_tf.classes import CODES
-from serving.configs import ConfigError, read_batching, read_models, read_ssl
+from serving.server.configs import ConfigError, read_batching, read_models, read_ssl
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 from test_black_box import ask as rest_ask
 
-from serving.servable import MAX_ROWS
+from serving.server.servable import MAX_ROWS
 
 TIMEOUT_S = 60
 COUNT = 1000

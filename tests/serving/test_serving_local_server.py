@@ -17,8 +17,8 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from serving.client import Client
-from serving.configs import ConfigError, ModelConfig
-from serving.folders import version_folders
+from serving.server.configs import ConfigError, ModelConfig
+from serving.server.folders import version_folders
 
 ROOT = Path(__file__).parents[2]
 

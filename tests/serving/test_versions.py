@@ -23,10 +23,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving import folders
-from serving.configs import ModelConfig
-from serving.folders import Checksums
-from serving.versions import Models
+from serving.server import folders
+from serving.server.configs import ModelConfig
+from serving.server.folders import Checksums
+from serving.server.versions import Models
 
 State = get_model_status_pb2.ModelVersionStatus
 TIMEOUT_S = 60

@@ -1,0 +1,321 @@
+"""From a built TFDS data set to batches: decoded once, sampled and turned afresh every epoch.
+
+The decoded cells lie in one uint8 array. `leuko_tf.data.augmentation` plans an epoch; tf.data carries
+the plan out, in parallel.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+import tfds_aml  # noqa: F401  # registers the data sets
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import Config
+from leuko_tf.data.augmentation import augment_stain, compute_margin, plan_epoch, rotate_batch
+from leuko_tf.data.images import compute_scale_factor, resample_image
+from leuko_tf.network.view import FIELD, crop_center, to_network_input
+from leuko_tf.provenance import DatasetFacts, ModelFacts, has_same_images
+
+READ_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Decoded cells in the order of the data set.
+
+    Attributes:
+      images: uint8 array [n, side, side, 3]; the network's input, with a `margin` where there is
+        one.
+      labels: int64 array [n], indices into `leuko_tf.classes.CODES`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Opens a data set that was built before.
+
+    Raises:
+      UserError: if there is none of that name, or it is not built; the message names the command
+        that builds it.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f"No data set {name}: {str(error).splitlines()[0]}") from error
+    if not builder.is_prepared():
+        dataset, _, config = name.partition("/")
+        chosen = f" --config {config or 'complete'}" if builder.BUILDER_CONFIGS else ""
+        raise UserError(
+            f"{name} is not built in {builder.data_dir}. Build it: tfds build {dataset} --imports "
+            f"tfds_aml{chosen} --manual_dir <download>"
+            + (f" --data_dir {data_dir}" if data_dir else "")
+        )
+    return builder
+
+
+def read_folds(
+    builder: tfds.core.DatasetBuilder,
+    folds: Sequence[int],
+    field: int = FIELD,
+    size: int | None = None,
+    factor: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """Reads folds in batches, decoded in parallel, in the same order every time.
+
+    Args:
+      builder: a built data set.
+      folds: folds to read, 1 to 5.
+      field: side in pixels of the square to take from the middle of the images; see
+        `leuko_tf.network.view.crop_center`.
+      size: side in pixels to resize that to, as the model would; None leaves it.
+      factor: of `leuko_tf.data.images.resample_image`, which comes before the rest; see `factor_for`.
+
+    Yields:
+      Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
+    """
+    prepare = functools.partial(_prepared, field=field, size=size, factor=factor)
+    for fold in folds:
+        dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
+        dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.batch(READ_BATCH).prefetch(tf.data.AUTOTUNE)
+        for batch in dataset.as_numpy_iterator():
+            yield {**batch, "fold": np.full(len(batch["label"]), fold, np.int8)}
+
+
+def find_pixel_size(builder: tfds.core.DatasetBuilder, given: float | None) -> float | None:
+    """Side of the images' pixels in micrometres: as given, or the data set's; None if unknown."""
+    return builder.info.metadata.get("pixel_size_um") if given is None else given
+
+
+def match_pixel_scale(
+    model_um: float | None,
+    facts: ModelFacts,
+    dataset: DatasetFacts,
+    given: float | None = None,
+) -> float:
+    """Finds the factor that brings a data set's images to a model's scale; prints it unless it is 1.
+
+    Args:
+      model_um: side in micrometres of the pixels that the model was trained on; None if not known.
+      facts: the model's, of `leuko_tf.provenance.describe_model`.
+      dataset: of `leuko_tf.provenance.describe_dataset`.
+      given: side of the images' pixels in micrometres. None takes what the training took, if it
+        had this data set, or else what the data set says.
+
+    Returns:
+      Factor for `leuko_tf.data.images.resample_image`; 1 where a scale is not known.
+
+    Raises:
+      UserError: if `given` is set and the model's scale is not known.
+    """
+    same = has_same_images(facts, dataset)
+    images_um = given
+    if images_um is None and same:
+        images_um = facts.images_pixel_size_um
+    if images_um is None:
+        images_um = dataset.get("pixel_size_um")
+    if model_um is None:
+        if given is not None:
+            raise UserError("--pixel-size-um: what pixels the model was trained on is not known")
+        if images_um is not None and not same:
+            print(
+                f"The images' pixels are {images_um} um wide. The model's scale is not known: images "
+                "keep theirs."
+            )
+        return 1.0
+    if images_um is None:
+        return 1.0
+    factor = compute_scale_factor(images_um, model_um)
+    if factor != 1:
+        print(f"Images are resampled from pixels of {images_um} um to the model's {model_um} um.")
+    return factor
+
+
+def count_images(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
+    """Number of images in the folds."""
+    return sum(builder.info.splits[f"fold_{k}"].num_examples for k in folds)
+
+
+def decode_folds(
+    builder: tfds.core.DatasetBuilder, folds: Sequence[int], config: Config, file: Path | None
+) -> Cells:
+    """Decodes folds into one array, with a progress bar.
+
+    Args:
+      builder: a built data set.
+      folds: folds to decode.
+      config: what the network looks at, of how large pixels, and at what size.
+      file: where the array lies on disk; None for memory.
+    """
+    number = count_images(builder, folds)
+    size = config.model.input_size + 2 * compute_margin(config)
+    field = config.model.field * size // config.model.input_size
+    factor = _training_factor(builder, config)
+    shape = (number, size, size, 3)
+    if file is None:
+        images: np.ndarray = np.empty(shape, np.uint8)
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    labels = np.empty(number, np.int64)
+    done = 0
+    with tqdm(total=number, desc="decoding cells", unit=" images") as progress:
+        for batch in read_folds(builder, folds, field, size, factor):
+            chunk = slice(done, done + len(batch["label"]))
+            images[chunk], labels[chunk] = batch["image"], batch["label"]
+            done = chunk.stop
+            progress.update(chunk.stop - chunk.start)
+    return Cells(images, labels)
+
+
+def _training_factor(builder: tfds.core.DatasetBuilder, config: Config) -> float:
+    wanted_um = config.data.resample_to_um
+    images_um = find_pixel_size(builder, config.data.pixel_size_um)
+    if wanted_um is None:
+        return 1.0
+    if images_um is None:
+        raise UserError(
+            f"data.resample_to_um={wanted_um}: the data set does not tell the side of its pixels. "
+            "Set data.pixel_size_um."
+        )
+    return compute_scale_factor(images_um, wanted_um)
+
+
+def choose_validation(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Chooses validation images, by class; a class's last image always trains.
+
+    Args:
+      labels: int array [n].
+      share: share of each class, 0 to 0.5, rounded to whole images.
+      seed: of the choice.
+
+    Returns:
+      bool array [n], true for validation.
+    """
+    rng = np.random.default_rng([seed, 0])
+    chosen = np.zeros(len(labels), bool)
+    for label in range(len(CODES)):
+        members = np.flatnonzero(labels == label)
+        chosen[rng.permutation(members)[: round(len(members) * share)]] = True
+    return chosen
+
+
+def count_steps(labels: np.ndarray, config: Config) -> int:
+    """Whole batches of one epoch.
+
+    Raises:
+      UserError: if the samples of an epoch do not fill one batch.
+    """
+    per_class = config.data.samples_per_class
+    number = len(labels) if per_class is None else per_class * len(np.unique(labels))
+    steps = number // config.data.batch_size
+    if not steps:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} is more than the {number} samples of an "
+            "epoch. Lower it."
+        )
+    return steps
+
+
+def make_training_batches(
+    cells: Cells, members: np.ndarray, config: Config, first_epoch: int
+) -> tf.data.Dataset:
+    """Augmented batches from `first_epoch` to the last, one epoch after the other.
+
+    An epoch that does not divide into batches loses its rest, another one each time.
+
+    Args:
+      cells: decoded cells.
+      members: int array, indices of the cells to train on.
+      config: sampling, augmentation, batch size, epochs and seed.
+      first_epoch: int, 0 for a new training.
+
+    Returns:
+      Dataset of (float32 [batch, size, size, 3] in 0 to 255, float32 [batch, 15] one-hot).
+    """
+    labels = cells.labels[members]
+    used = count_steps(labels, config) * config.data.batch_size
+    settings = config.data
+    moves = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
+    size = config.model.input_size
+
+    def plan(epoch: int) -> tuple[np.ndarray, ...]:
+        drawn = plan_epoch(labels, config, int(epoch))
+        return members[drawn.indices[:used]], drawn.transforms[:used], drawn.colours[:used]
+
+    def samples_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        planned = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32, tf.float32])
+        for part, shape in zip(planned, ([used], [used, 2, 3], [used, 3, 4]), strict=True):
+            part.set_shape(shape)
+        return tf.data.Dataset.from_tensor_slices(tuple(planned))
+
+    def augmented(
+        indices: np.ndarray, transforms: np.ndarray, colours: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        images = cells.images[indices]
+        images = rotate_batch(images, transforms, size) if moves else _middle(images, size)
+        return augment_stain(images, colours) if settings.stain else images, cells.labels[indices]
+
+    def load(*planned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(augmented, planned, [tf.uint8, tf.int64])
+        return _batch(images, labels, planned[0].shape[0], size)
+
+    epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
+    batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.data.Dataset:
+    """Each member once, in order, unchanged; shapes as in `training_batches`, the last shorter."""
+    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
+
+    size = config.model.input_size
+
+    def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _middle(cells.images[indices], size), cells.labels[indices]
+
+    def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(gather, [indices], [tf.uint8, tf.int64])
+        return _batch(images, labels, indices.shape[0], size)
+
+    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _middle(images: np.ndarray, size: int) -> np.ndarray:
+    """The images without their margin."""
+    around = (images.shape[1] - size) // 2
+    return images[:, around : around + size, around : around + size]
+
+
+def _batch(
+    images: tf.Tensor, labels: tf.Tensor, number: int | None, size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images and labels as `training_batches` gives them."""
+    images.set_shape([number, size, size, 3])
+    labels.set_shape([number])
+    return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
+
+
+def _prepared(
+    example: dict[str, tf.Tensor], field: int, size: int | None, factor: float
+) -> dict[str, tf.Tensor]:
+    """What the network sees, as `leuko_tf.network.view.to_network_input` tells, rounded to whole grey levels."""
+    image = example["image"]
+    if factor != 1:
+        image = tf.numpy_function(lambda image: resample_image(image, factor), [image], tf.uint8)
+        image = tf.ensure_shape(image, (None, None, 3))
+    image = tf.ensure_shape(crop_center(image[tf.newaxis], field), (1, field, field, 3))
+    if size is not None and size != field:
+        image = tf.saturate_cast(tf.round(to_network_input(image, field, size)), tf.uint8)
+    return {**example, "image": image[0]}

@@ -1,0 +1,67 @@
+"""Loading a saved model, for every command that takes one."""
+
+from pathlib import Path
+
+import h5py
+import keras
+
+import leuko_tf
+import leuko_tf.network.layers  # noqa: F401  # registers the layers
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.network.resnext import SCALING
+
+
+def load_model(file: Path) -> keras.Model:
+    """Loads a `.keras` file of this project for inference.
+
+    Args:
+      file: the file; `best.keras` of a work folder is float32 and without optimizer.
+
+    Returns:
+      A float32 model from images in 0 to 255 to 15 probabilities.
+
+    Raises:
+      UserError: if the file is missing or no `.keras` file, or the model is another network or
+        computes in mixed precision.
+    """
+    if not file.is_file():
+        raise UserError(f"No model {file}. A training writes best.keras into its work folder.")
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # zip, JSON and Keras each raise their own
+        if h5py.is_hdf5(file):
+            raise UserError(
+                f"{file} is a weight file, and no .keras model. The weights of 2019 become one by "
+                "python -m leuko_tf.import_2019"
+            ) from error
+        # Keras goes on with the whole configuration.
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file} is not a .keras model that can be loaded: {reason}") from error
+    if model.output_shape != (None, len(CODES)):
+        raise UserError(
+            f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
+        )
+    if not any(layer.name == SCALING for layer in model.layers):
+        raise UserError(f"{file} is no network of this project: it has no layer `{SCALING}`")
+    if any(layer.compute_dtype != "float32" for layer in model.layers):
+        raise UserError(
+            f"{file} computes in mixed precision: it is there to resume a training. Use the "
+            "best.keras beside it."
+        )
+    return model
+
+
+def make_embedding_model(model: keras.Model) -> keras.Model:
+    """The network without its last layer: the features by which it tells the classes apart.
+
+    Args:
+      model: a model of this project, which keeps its layers: the two share them.
+
+    Returns:
+      A model from the same images to features, float32 [n, features], in the order of the images.
+      They are what the exported signature `embed` gives.
+    """
+    # The one dense layer of the network, whatever makes 15 classes of its units.
+    last = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    return keras.Model(model.inputs, last.input, name="embedding")

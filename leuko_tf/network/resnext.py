@@ -1,0 +1,232 @@
+"""ResNeXt (Xie et al. 2017, arXiv 1611.05431) as Matek et al. 2019 built it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+import keras
+
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import ModelConfig
+from leuko_tf.network.layers import BatchNorm, CellScaling, Conv2D, LeakyReLU
+from leuko_tf.network.view import FIELD
+
+# Keras 2.2.4's defaults, with which the paper's network was made.
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.99
+NEGATIVE_SLOPE = 0.3
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "probabilities"
+LAST_FEATURE_MAP = "last_feature_map"
+SCALING = "scaling"
+
+
+def resnext(
+    input_size: int = 400,
+    field: int = FIELD,
+    num_outputs: int = len(CODES),
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    stem_width: int = 64,
+    width: int = 128,
+    cardinality: int = 32,
+    activation: str = "leaky_relu",
+    batch_norm_momentum: float = BATCH_NORM_MOMENTUM,
+) -> keras.Model:
+    """Builds the network; the defaults are the paper's ResNeXt-50 (32x4d).
+
+    Every convolution has a bias, the first block of every stage has a projection, and the stride
+    sits on the grouped 3x3 convolution. With 15 outputs it has 23,112,975 parameters, with 16
+    (the paper's two erythroblast outputs) 23,115,024.
+
+    Args:
+      input_size: int. Side in pixels at which the network looks at a cell. Defaults to 400.
+      field: int. Side of the square in the middle of an image that the network looks at, in the
+        image's pixels; the model brings it to `input_size`. Defaults to 400, the whole of the
+        data set's images.
+      num_outputs: int. Number of classes. Defaults to 15.
+      blocks: sequence of int. Bottleneck blocks of each stage.
+      stem_width: int. Channels of the first convolution. Defaults to 64.
+      width: int. Inner channels of the first stage, doubled by each stage; a stage's outer
+        channels are twice its inner ones. Defaults to 128.
+      cardinality: int. Groups of the 3x3 convolutions; must divide `width`. Defaults to 32.
+      activation: string. `"leaky_relu"` (slope 0.3, the paper's) or the name of any Keras
+        activation. Defaults to `"leaky_relu"`.
+      batch_norm_momentum: float. Of the moving averages, 0 to 1. Defaults to 0.99; a training of
+        few steps wants less.
+
+    Returns:
+      A Keras model from `images`, uint8 or float [batch, height, width, 3] in 0 to 255, to
+      `probabilities`, float32 [batch, num_outputs], rows summing to 1.
+
+    Raises:
+      ValueError: if `cardinality` does not divide `width`.
+    """
+    if width % cardinality:
+        raise ValueError(
+            f"`cardinality` must divide `width`. Received: cardinality={cardinality}, width={width}"
+        )
+    net = _Parts(cardinality, activation, batch_norm_momentum)
+    images = keras.Input((None, None, 3), name=INPUT_NAME)
+    x = CellScaling(input_size, field, name=SCALING)(images)
+    x = Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
+    x = net.activate(net.normalise(x, "stem"), "stem")
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    for stage, count in enumerate(blocks, 1):
+        for block in range(1, count + 1):
+            stride = 2 if block == 1 and stage > 1 else 1
+            inner = width * 2 ** (stage - 1)
+            name = f"stage{stage}_block{block}"
+            x = net.bottleneck(x, inner, stride, project=block == 1, name=name)
+    x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    # The last step is float32 also in a mixed-precision model: bfloat16 has three digits.
+    probabilities = keras.layers.Dense(
+        num_outputs, activation="softmax", dtype="float32", name=OUTPUT_NAME
+    )(x)
+    return keras.Model(images, probabilities, name="resnext")
+
+
+class _Parts:
+    """The pieces of a block, with the settings that all blocks share."""
+
+    def __init__(self, cardinality: int, activation: str, batch_norm_momentum: float):
+        self._cardinality = cardinality
+        self._activation = activation
+        self._momentum = batch_norm_momentum
+
+    def bottleneck(self, x, inner: int, stride: int, project: bool, name: str):
+        """1x1, grouped 3x3, 1x1, each normalised; the activation of the last follows the sum.
+
+        The order of creation is that of the published weight file: a projection comes last.
+        """
+        y = Conv2D(inner, 1, name=f"{name}_conv1")(x)
+        y = self.activate(self.normalise(y, f"{name}_1"), f"{name}_1")
+        y = Conv2D(
+            inner,
+            3,
+            strides=stride,
+            padding="same",
+            groups=self._cardinality,
+            name=f"{name}_conv2",
+        )(y)
+        y = self.activate(self.normalise(y, f"{name}_2"), f"{name}_2")
+        y = Conv2D(2 * inner, 1, name=f"{name}_conv3")(y)
+        y = self.normalise(y, f"{name}_3")
+        if project:
+            x = Conv2D(2 * inner, 1, strides=stride, name=f"{name}_projection")(x)
+            x = self.normalise(x, f"{name}_projection")
+        return self.activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
+
+    def normalise(self, x, name: str):
+        return BatchNorm(epsilon=BATCH_NORM_EPSILON, momentum=self._momentum, name=f"{name}_norm")(
+            x
+        )
+
+    def activate(self, x, name: str):
+        if self._activation == "leaky_relu":
+            return LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
+        return keras.layers.Activation(self._activation, name=f"{name}_act")(x)
+
+
+def from_config(config: ModelConfig, precision: str) -> keras.Model:
+    """Builds the network of a configuration.
+
+    Args:
+      config: `leuko_tf.config.ModelConfig`.
+      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+
+    Raises:
+      UserError: if Keras has no activation of that name.
+    """
+    try:
+        keras.activations.get(config.activation)
+    except ValueError as error:
+        raise UserError(
+            "model.activation must be leaky_relu or the name of a Keras activation. "
+            f"Received: {config.activation}"
+        ) from error
+    with default_policy(precision):
+        return resnext(**asdict(config))
+
+
+def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras.Model:
+    """Builds the network of a model again, with its weights, to train it further.
+
+    Args:
+      model: a float32 model of this project.
+      config: what the training's configuration tells of the network. The momentum of the batch
+        norms, which is of the training, is taken from there.
+      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+
+    Raises:
+      UserError: if the configuration tells another network, or the model has none of this module.
+    """
+    wanted = asdict(replace(_config_of(model), batch_norm_momentum=config.batch_norm_momentum))
+    others = {k: wanted[k] for k, v in asdict(config).items() if v != wanted[k]}
+    if others:
+        lines = " ".join(f"model.{k}={v}".replace(" ", "") for k, v in others.items())
+        raise UserError(
+            "The network of train.initial_model is another one than that of the configuration. "
+            f"To train it, set: {lines}"
+        )
+
+    def again(layer: keras.Layer) -> keras.Layer:
+        settings = layer.get_config()
+        if layer.name not in (SCALING, OUTPUT_NAME):  # these are float32 in every precision
+            settings["dtype"] = precision
+        if isinstance(layer, keras.layers.BatchNormalization):
+            settings["momentum"] = config.batch_norm_momentum
+        return type(layer).from_config(settings)
+
+    with default_policy(precision):
+        copy = keras.models.clone_model(model, clone_function=again)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def behind_scaling(model: keras.Model) -> keras.Model:
+    """The network without its first layer, whose layers it shares.
+
+    Returns:
+      A model of what the network sees (`leuko_tf.network.view.to_network_input`), float32 [n, size, size, 3], but
+      in 0 to 1.
+    """
+    return keras.Model(model.get_layer(SCALING).output, model.outputs[0])
+
+
+def _config_of(model: keras.Model) -> ModelConfig:
+    """The configuration of a network that `resnext` built."""
+    sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)
+    blocks = Counter(match[1] for match in sums if match)
+    try:
+        activation = model.get_layer("stem_act")
+        name = "leaky_relu"
+        if not isinstance(activation, keras.layers.LeakyReLU):
+            name = keras.activations.serialize(activation.activation)
+        return ModelConfig(
+            input_size=model.get_layer(SCALING).size,
+            field=model.get_layer(SCALING).field,
+            blocks=list(blocks.values()),
+            stem_width=model.get_layer("stem_conv").filters,
+            width=model.get_layer("stage1_block1_conv1").filters,
+            cardinality=model.get_layer("stage1_block1_conv2").groups,
+            activation=name,
+            batch_norm_momentum=model.get_layer("stem_norm").momentum,
+        )
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"train.initial_model is no ResNeXt of this project: {error}") from error
+
+
+@contextmanager
+def default_policy(name: str) -> Iterator[None]:
+    """Makes a dtype policy Keras' default for a while; a model keeps the one it was made under."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

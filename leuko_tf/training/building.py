@@ -1,0 +1,115 @@
+"""Builds the network to train, compiles it, or restores it where a training was stopped."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from leuko_tf.cli import UserError
+from leuko_tf.config import Config
+from leuko_tf.files import LAST
+from leuko_tf.network.folding import spare_bias_gradients
+from leuko_tf.network.loading import load_model
+from leuko_tf.network.resnext import SCALING, default_policy, from_config, from_model
+from leuko_tf.training import callbacks
+from leuko_tf.training.losses import AdjustedCrossentropy
+from leuko_tf.training.optimizers import Adam, AdamW
+
+
+def compile_model(
+    model: keras.Model, config: Config, steps: int, shares: list[float] | None = None
+) -> keras.Model:
+    """Gives the model its loss, optimizer and schedule, and makes it ready to train fast.
+
+    Args:
+      model: the network.
+      config: the whole configuration.
+      steps: optimizer steps of one epoch.
+      shares: classes' shares among the training images, 0 to 1; only for
+        `optimizer.logit_adjustment`.
+    """
+    settings = config.optimizer
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        total, warmup = steps * config.train.epochs, round(steps * settings.warmup_epochs)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else settings.learning_rate,
+            decay_steps=max(1, total - warmup),
+            warmup_target=settings.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    ema: dict[str, Any] = {}
+    if settings.ema_momentum is not None:
+        ema = {"use_ema": True, "ema_momentum": settings.ema_momentum}
+    if settings.name == "adamw":
+        optimizer = AdamW(rate, weight_decay=settings.weight_decay, **ema)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    else:
+        optimizer = Adam(rate, **ema)
+    loss: keras.losses.Loss = keras.losses.CategoricalCrossentropy(
+        label_smoothing=settings.label_smoothing
+    )
+    if settings.logit_adjustment:
+        assert shares is not None
+        loss = AdjustedCrossentropy(shares, settings.label_smoothing)
+    spare_bias_gradients(model)
+    model.compile(
+        optimizer,
+        loss=loss,
+        metrics=["accuracy"],
+        jit_compile=_resolve(config.train.jit_compile, on_gpu=True, on_cpu=False),
+    )
+    return model
+
+
+def make_network(config: Config, precision: str) -> keras.Model:
+    """The network to train: new, or that of the initial model with its weights."""
+    if config.train.initial_model is None:
+        return from_config(config.model, precision)
+    return from_model(load_model(Path(config.train.initial_model)), config.model, precision)
+
+
+def build_or_resume(
+    config: Config, workdir: Path, steps: int, shares: list[float] | None = None
+) -> tuple[keras.Model, int]:
+    """The model, ready to train, and how many epochs it has behind it."""
+    policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
+    network = make_network(config, policy)
+    network.get_layer(SCALING).field = config.model.input_size  # batches come as they are seen
+    model = compile_model(network, config, steps, shares)
+    last = workdir / LAST
+    done = 0
+    if last.exists():
+        try:
+            # Under another policy Keras would leave out float16's loss scaling, and then, with no
+            # more than a warning, the optimizer's numbers.
+            with default_policy(policy), warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Skipping variable loading")
+                saved = keras.models.load_model(last)
+            done = callbacks.epochs_done(last)
+        except (ValueError, OSError, UserWarning) as error:
+            raise UserError(
+                f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
+            ) from error
+        # Only the numbers are taken over: a saved optimizer does not know any more which weights
+        # are spared from decay.
+        model.optimizer.build(model.trainable_variables)
+        _copy_numbers(saved.variables, model.variables)
+        _copy_numbers(saved.optimizer.variables, model.optimizer.variables)
+        print(f"resuming {workdir} after epoch {done}")
+    callbacks.truncate_log(workdir, done)
+    return model, done
+
+
+def _copy_numbers(sources: list[Any], targets: list[Any]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)
+
+
+def _resolve(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:
+    """Replaces `auto` by what suits the machine."""
+    if setting != "auto":
+        return setting
+    return on_gpu if tf.config.list_physical_devices("GPU") else on_cpu

@@ -1,0 +1,128 @@
+"""What happens during `fit`: one JSON line an epoch, last and best model, stop on NaN."""
+
+import json
+import math
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from leuko_tf.cli import UserError, write_aside
+from leuko_tf.files import BEST, LAST, LOG
+
+# Lies in last.keras, a zip file, beside weights and optimizer: no kill can part them. The
+# optimizer's step count would not do, since float16 training skips steps without counting them.
+EPOCHS_DONE = "leuko_tf_epochs_done"
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Raises `UserError` at the first step whose loss is not a finite number."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {})["loss"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. "
+                "The models saved so far are of earlier epochs. Try a lower "
+                "optimizer.learning_rate in a new work folder."
+            )
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Appends one JSON line an epoch: all metrics, seconds and images a second."""
+
+    def __init__(self, file: Path, images_per_epoch: int):
+        super().__init__()
+        self._file = file
+        self._images = images_per_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seconds = time.monotonic() - self._start
+        entry = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
+        entry["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
+        entry["seconds"] = round(seconds, 3)
+        entry["images_per_second"] = round(self._images / seconds, 1)
+        with self._file.open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+class SaveModels(keras.callbacks.Callback):
+    """Saves `best.keras`, to use, if the epoch is the best so far; then `last.keras`, to resume.
+
+    The best model is plain: float32, no optimizer, averaged weights if the training averages.
+    Its file is written before the last one, which marks the epoch as done.
+    """
+
+    def __init__(self, workdir: Path, inference_model: keras.Model, monitor: str, best: float):
+        super().__init__()
+        self._workdir = workdir
+        self._inference_model = inference_model
+        self._monitor = monitor
+        self._best = best
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        value = float((logs or {})[self._monitor])
+        if value < self._best:
+            self._best = value
+            copy_for_inference(self.model, self._inference_model)
+            with write_aside(self._workdir / BEST) as aside:
+                self._inference_model.save(aside)
+        with write_aside(self._workdir / LAST) as aside:
+            self.model.save(aside)
+            with zipfile.ZipFile(aside, "a") as file:
+                file.writestr(EPOCHS_DONE, str(epoch + 1))
+
+
+def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> None:
+    """Copies the weights, the averaged ones where the optimizer keeps an average."""
+    for target, source in zip(inference_model.variables, trained.variables, strict=True):
+        target.assign(source)
+    optimizer = getattr(trained.optimizer, "inner_optimizer", trained.optimizer)
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average  # Keras has no public name for them
+        for target, average in zip(inference_model.trainable_variables, averages, strict=True):
+            target.assign(average)
+
+
+def epochs_done(last: Path) -> int:
+    """Number of epochs behind a `last.keras`.
+
+    Raises:
+      UserError: if the file is damaged, or no work folder's.
+    """
+    try:
+        with zipfile.ZipFile(last) as file:
+            return int(file.read(EPOCHS_DONE))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise UserError(f"{last} is damaged: {error}. Delete the folder to begin anew.") from error
+
+
+def read_log(workdir: Path) -> list[dict[str, Any]]:
+    """The epochs logged so far, oldest first; a line cut off by a kill is left out."""
+    file = workdir / LOG
+    if not file.exists():
+        return []
+    entries = []
+    for line in file.read_text().splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return entries
+
+
+def truncate_log(workdir: Path, epochs: int) -> None:
+    """Drops the lines of epochs that were logged but not saved: they will be run again."""
+    kept = [e for e in read_log(workdir) if e["epoch"] <= epochs]
+    with write_aside(workdir / LOG) as aside:
+        aside.write_text("".join(json.dumps(e) + "\n" for e in kept))
