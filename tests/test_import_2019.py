@@ -17,7 +17,7 @@ from leuko_tf.cli import UserError
 from leuko_tf.import_2019 import import_network, read_weights
 from leuko_tf.network.layers import MergingDense
 from leuko_tf.network.loading import load_model
-from tfds_aml.images import read_rgb
+from tfds_aml.images import read_tiff
 
 # Of probabilities.
 AGREEMENT = 1e-5
@@ -96,7 +96,7 @@ class TestAnswers:
 
     def test_they_are_the_originals_on_real_cells(self, original, model, shared):
         folder = shared / "data" / "aml_lmu" / "images"
-        real = np.stack([read_rgb(next((folder / c).iterdir())) for c in ("EBO", "LYT", "MYO")])
+        real = np.stack([read_tiff(next((folder / c).iterdir())) for c in ("EBO", "LYT", "MYO")])
         expected = summed(reference.probabilities(original, real))
         received = model.predict_on_batch(real)
         np.testing.assert_allclose(received, expected, atol=AGREEMENT)

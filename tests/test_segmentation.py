@@ -6,7 +6,7 @@ from PIL import Image
 
 from leuko_tf.classes import CODES
 from leuko_tf.focus.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, plasma_colour, segment
-from tfds_aml.images import read_rgb
+from tfds_aml.images import read_tiff
 from tfds_aml.synthetic_smear.drawing import draw_cell
 
 # Lower bars: an eosinophil's granules can have the red cells' colour, a smudge cell has no edge,
@@ -69,7 +69,7 @@ def test_real_cells_of_munich_are_found_and_sized_as_they_are(shared: Path) -> N
     munich = shared / "data" / "aml_lmu" / "images"
     cell_area = {}
     for code in ("NGS", "LYT", "MON", "PMO", "EBO"):
-        masks = [segment(read_rgb(file)) for file in sorted((munich / code).iterdir())[:4]]
+        masks = [segment(read_tiff(file)) for file in sorted((munich / code).iterdir())[:4]]
         assert all(mask is not None for mask in masks)
         cell_area[code] = np.median([(mask != BACKGROUND).mean() for mask in masks])
         assert 0.03 < cell_area[code] < 0.5

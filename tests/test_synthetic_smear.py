@@ -115,7 +115,7 @@ def test_every_class_has_an_image_that_was_looked_at_again(drawn: Path) -> None:
 
 
 def test_examiners_agree_err_and_give_up_about_as_often_as_the_table_says() -> None:
-    rows = list(smear.annotation_rows(smear.class_counts(20_000), seed=5))
+    rows = list(smear.make_annotation_rows(smear.compute_class_counts(20_000), seed=5))
     again = [row for row in rows if row[2] != "nan"]
     assert len(again) / len(rows) == pytest.approx(REANNOTATED_SHARE, abs=0.005)
     for column, (agrees, uncertain) in enumerate(EXAMINERS, start=2):
@@ -125,21 +125,23 @@ def test_examiners_agree_err_and_give_up_about_as_often_as_the_table_says() -> N
 
 
 def test_examiners_confuse_a_class_with_its_neighbours_only() -> None:
-    for _, label, first, second in smear.annotation_rows(smear.class_counts(5_000), seed=6):
+    for _, label, first, second in smear.make_annotation_rows(
+        smear.compute_class_counts(5_000), seed=6
+    ):
         assert {first, second} <= {label, UNCERTAIN, "nan", *NEIGHBOURS[label]}
 
 
 @given(images=st.integers(smear.FEWEST_IMAGES, 100_000))
 @settings(max_examples=200, deadline=None)
 def test_class_counts_sum_to_the_images_and_leave_no_class_short(images: int) -> None:
-    counts = smear.class_counts(images)
+    counts = smear.compute_class_counts(images)
     assert tuple(counts) == CODES
     assert sum(counts.values()) == images
     assert min(counts.values()) >= min(10, images // 15) >= 5
 
 
 def test_the_commonest_real_class_is_the_commonest_synthetic_class() -> None:
-    counts = smear.class_counts(1500)
+    counts = smear.compute_class_counts(1500)
     assert max(counts, key=lambda code: counts[code]) == "NGS"
     assert counts["NGS"] > 10 * counts["LYA"]
 

@@ -13,7 +13,7 @@ from tfds_aml.images import read_ahead
 from tfds_aml.problems import Problems
 
 
-def cells_by_split(cells: list[Cell], problems: Problems) -> dict[str, list[Cell]]:
+def split_by_fold(cells: list[Cell], problems: Problems) -> dict[str, list[Cell]]:
     """Sorts the images into the splits `fold_1` to `fold_5`.
 
     Raises:
@@ -26,7 +26,7 @@ def cells_by_split(cells: list[Cell], problems: Problems) -> dict[str, list[Cell
     return splits
 
 
-def facts(
+def make_metadata(
     cells: list[Cell], *, folds: str, synthetic: bool, pixel_size_um: float | None
 ) -> dict[str, Any]:
     """What `info.metadata` says of every data set.
@@ -46,7 +46,7 @@ def facts(
     }
 
 
-def examples(
+def generate_examples(
     cells: list[Cell], encode: Callable[[Path], bytes]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields keys and examples as TFDS wants them, and logs how fast that went.

@@ -24,7 +24,7 @@ class JpegImage(tfds.features.Image):
         return image
 
 
-def cell_features(image: tfds.features.Image) -> tfds.features.FeaturesDict:
+def make_features(image: tfds.features.Image) -> tfds.features.FeaturesDict:
     """What every data set gives of a cell, whatever the format of its images.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 LEVELS_BELOW = 2
 
 
-def folders_below(folder: Path, levels: int = LEVELS_BELOW) -> Iterator[Path]:
+def list_folders(folder: Path, levels: int = LEVELS_BELOW) -> Iterator[Path]:
     """The folder and those some levels below it, in sorted order, hidden ones left out.
 
     Not `rglob`: it passes by folders that are links to another disk.

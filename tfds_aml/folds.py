@@ -10,7 +10,7 @@ SPLIT_NAMES = tuple(f"fold_{k}" for k in FOLDS)
 ASSIGNED_FOLDS = "assigned by the builder, stratified by class"
 
 
-def stratified_folds(
+def assign_folds(
     label_by_id: Mapping[str, str], group_by_id: Mapping[str, str] | None = None
 ) -> dict[str, int]:
     """Deals the images of each class over the folds, as evenly as their number allows.
@@ -35,7 +35,7 @@ def stratified_folds(
       ValueError: if the images of a group have several classes.
     """
     groups: dict[str, list[str]] = defaultdict(list)
-    for image_id in sorted(label_by_id, key=_digest):
+    for image_id in sorted(label_by_id, key=_hash_id):
         groups[group_by_id[image_id] if group_by_id else image_id].append(image_id)
 
     groups_by_label: dict[str, list[list[str]]] = defaultdict(list)
@@ -57,7 +57,7 @@ def stratified_folds(
     return folds
 
 
-def folds_by_image(lists: Mapping[int, Iterable[str]]) -> dict[str, list[int]]:
+def invert_fold_lists(lists: Mapping[int, Iterable[str]]) -> dict[str, list[int]]:
     """Inverts fold lists: image name to every fold that lists it (once for each mention)."""
     folds: dict[str, list[int]] = {}
     for fold, names in lists.items():
@@ -66,5 +66,5 @@ def folds_by_image(lists: Mapping[int, Iterable[str]]) -> dict[str, list[int]]:
     return folds
 
 
-def _digest(image_id: str) -> str:
+def _hash_id(image_id: str) -> str:
     return hashlib.sha256(image_id.encode()).hexdigest()

@@ -24,7 +24,7 @@ class SizeError(ValueError):
     """An image is not as large as those of the data set; the message says how large it is."""
 
 
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+def read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a TIFF, alpha channel dropped.
 
     Args:
@@ -71,14 +71,14 @@ def read_jpeg(path: str | os.PathLike[str], sides: range) -> np.ndarray:
         return np.asarray(image)
 
 
-def digest(pixels: np.ndarray) -> str:
+def hash_pixels(pixels: np.ndarray) -> str:
     """SHA-256 of an image's shape and pixels: equal for copies of an image, however named."""
     sha = hashlib.sha256(repr(pixels.shape).encode())
     sha.update(pixels.tobytes())
     return sha.hexdigest()
 
 
-def inspected(
+def inspect_files(
     paths: Sequence[Path], inspect: Callable[[Path], T]
 ) -> tuple[dict[Path, T], list[tuple[Path, str]]]:
     """Looks into every file once, and lists the ones that cannot be built.
@@ -109,7 +109,7 @@ def inspected(
     return seen, [(path, reasons[path]) for path in paths if path in reasons]
 
 
-def png_of_tiff(path: Path) -> bytes:
+def encode_as_png(path: Path) -> bytes:
     """Reads a TIFF and encodes it as PNG.
 
     With TensorFlow's encoder, which runs outside of Python's lock: with `read_ahead` it uses all
@@ -117,7 +117,7 @@ def png_of_tiff(path: Path) -> bytes:
     """
     import tensorflow as tf
 
-    return tf.io.encode_png(read_rgb(path), compression=PNG_COMPRESSION).numpy()
+    return tf.io.encode_png(read_tiff(path), compression=PNG_COMPRESSION).numpy()
 
 
 def read_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

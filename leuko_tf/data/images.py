@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from leuko_tf.cli import UserError
-from tfds_aml.images import read_rgb
+from tfds_aml.images import read_tiff
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def read_image(path: Path) -> np.ndarray:
                 raise ValueError(f"channels have more than 8 bits ({image.mode})")
             if image.format != "TIFF":
                 return np.asarray(image.convert("RGB"))
-        return read_rgb(path)
+        return read_tiff(path)
     except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
         raise UserError(f"{path} is not an image that can be read: {error}") from error
 

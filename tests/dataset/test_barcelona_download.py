@@ -11,9 +11,9 @@ from tfds_aml.folds import FOLDS
 from tfds_aml.pbc_barcelona.download import (
     CODE_BY_TYPE,
     Download,
-    passed_by,
+    format_left_out,
+    put_into_folds,
     read_download,
-    with_folds,
 )
 from tfds_aml.problems import BadDownloadError, Problems
 
@@ -92,14 +92,14 @@ def test_other_types_and_junk_are_counted_and_left_out(folder):
     download = read(folder)
     assert labels(download).keys() == {*NAMES}
     assert download.left_out == {"IG": 3, "NEUTROPHIL": 1, "PLATELET": 1}
-    assert passed_by(download) == (
+    assert format_left_out(download) == (
         "Files left out. Types without a class: 5 (IG 3, NEUTROPHIL 1, PLATELET 1). "
         "No images: 5 (.DS_169665.jpg, .DS_Store, ._BA_1.jpg, ...)."
     )
 
 
 def test_where_nothing_is_left_out_nothing_is_said(folder):
-    assert passed_by(read(folder)) == ""
+    assert format_left_out(read(folder)) == ""
 
 
 @pytest.mark.parametrize("ending", [".JPG", ".jpeg"])
@@ -140,7 +140,7 @@ def placed(folder: Path, copies: dict[str, str]) -> tuple[dict[str, int], list[s
     """Folds by file name, and names left out, where each image's pixels are `copies` or its own."""
     images = read(folder).images
     pixels = {cell.file: copies.get(cell.file.name, cell.file.name) for cell in images}
-    cells, contradictory = with_folds(images, pixels)
+    cells, contradictory = put_into_folds(images, pixels)
     return {c.file.name: c.fold for c in cells}, [c.file.name for c in contradictory]
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from small_download import pixels, rows, write_download, write_fold_lists
 
 from leuko_tf.classes import CODES
-from tfds_aml.folds import SPLIT_NAMES, stratified_folds
-from tfds_aml.images import read_rgb
+from tfds_aml.folds import SPLIT_NAMES, assign_folds
+from tfds_aml.images import read_tiff
 
 LINES = rows(10, CODES[:2])
 IDS = [line.split(" ")[0] for line in LINES]
@@ -80,7 +80,7 @@ def test_the_splits_are_five_folds(built, examples):
     assert {name: split.num_examples for name, split in built.info.splits.items()} == {
         name: 6 for name in SPLIT_NAMES
     }
-    assigned = stratified_folds({path: path[:3] for path in examples})
+    assigned = assign_folds({path: path[:3] for path in examples})
     assert {path: e["split"] for path, e in examples.items()} == {
         path: f"fold_{fold}" for path, fold in assigned.items()
     }
@@ -177,7 +177,7 @@ def save_with_clear_alpha(file: Path) -> None:
 def test_other_tiffs_read_as_any_other(tmp_path, save):
     file = tmp_path / "EBO_0011.tiff"
     save(file)
-    np.testing.assert_array_equal(read_rgb(file), np.asarray(pixels(file.name))[..., :3])
+    np.testing.assert_array_equal(read_tiff(file), np.asarray(pixels(file.name))[..., :3])
 
 
 def test_other_tiffs_build_as_any_other(download, tmp_path):

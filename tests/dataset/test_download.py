@@ -19,7 +19,7 @@ from tfds_aml.aml_cytomorphology_lmu.download import (
     read_download,
 )
 from tfds_aml.cells import Annotation, count_by_class
-from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, stratified_folds
+from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, assign_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
 LINES = rows(20, CODES[:4])
@@ -376,19 +376,19 @@ def spread(folds: list[int]) -> int:
 def test_without_lists_the_builder_assigns_the_folds(download):
     read_back = read(download)
     assert read_back.fold_source == ASSIGNED_FOLDS
-    assert folds(read_back) == stratified_folds({i: i[:3] for i in IDS})
+    assert folds(read_back) == assign_folds({i: i[:3] for i in IDS})
 
 
 @given(labels_by_id)
 def test_every_image_gets_one_of_the_five_folds(label_by_id):
-    folds = stratified_folds(label_by_id)
+    folds = assign_folds(label_by_id)
     assert folds.keys() == label_by_id.keys()
     assert set(folds.values()) <= set(FOLDS)
 
 
 @given(labels_by_id)
 def test_fold_sizes_differ_by_at_most_one_in_each_class_and_overall(label_by_id):
-    folds = stratified_folds(label_by_id)
+    folds = assign_folds(label_by_id)
     assert spread(list(folds.values())) <= 1
     for code in set(label_by_id.values()):
         assert spread([folds[i] for i in folds if label_by_id[i] == code]) <= 1
@@ -397,7 +397,7 @@ def test_fold_sizes_differ_by_at_most_one_in_each_class_and_overall(label_by_id)
 @given(labels_by_id.flatmap(lambda d: st.tuples(st.just(d), st.permutations(list(d.items())))))
 def test_the_order_of_the_images_changes_nothing(original_and_shuffled):
     original, shuffled = original_and_shuffled
-    assert stratified_folds(dict(shuffled)) == stratified_folds(original)
+    assert assign_folds(dict(shuffled)) == assign_folds(original)
 
 
 def test_the_order_of_the_lines_changes_nothing(download):
@@ -416,4 +416,4 @@ def test_the_assignment_is_pinned():
         5: ["BAS/BAS_0002.tiff", "EBO/EBO_0003.tiff"],
     }
     label_by_id = {i: i[:3] for i in chain.from_iterable(pinned.values())}
-    assert stratified_folds(label_by_id) == {i: k for k, ids in pinned.items() for i in ids}
+    assert assign_folds(label_by_id) == {i: k for k, ids in pinned.items() for i in ids}

@@ -8,10 +8,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_aml.aml_cytomorphology_lmu.download import Download, read_download
-from tfds_aml.building import cells_by_split, examples, facts
+from tfds_aml.building import generate_examples, make_metadata, split_by_fold
 from tfds_aml.cells import Cell
-from tfds_aml.features import cell_features
-from tfds_aml.images import SizeError, inspected, png_of_tiff, read_rgb
+from tfds_aml.features import make_features
+from tfds_aml.images import SizeError, encode_as_png, inspect_files, read_tiff
 from tfds_aml.problems import Problems, show_message_only_in_tfds_command
 
 IMAGE_SHAPE = (400, 400, 3)
@@ -55,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=IMAGE_SHAPE, encoding_format="png")
         return self.dataset_info_from_configs(
-            features=cell_features(image),
+            features=make_features(image),
             supervised_keys=("image", "label"),
             homepage="https://doi.org/10.7937/tcia.2019.36f5o9ld",
             metadata=tfds.core.MetadataDict(),
@@ -66,12 +66,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         problems = Problems(folder)
         allow_missing = self.builder_config.name == "available"
         download = read_download(folder, problems, allow_missing=allow_missing)
-        _, bad = inspected([cell.file for cell in download.images], _shape)
+        _, bad = inspect_files([cell.file for cell in download.images], _check_image)
         for path, reason in bad:
             problems.add("unreadable image: not a whole TIFF of 400x400", f"{path}: {reason}")
         problems.raise_if_any()
 
-        splits = cells_by_split(download.images, problems)
+        splits = split_by_fold(download.images, problems)
         self._record(download)
         return {name: self._generate_examples(cells) for name, cells in splits.items()}
 
@@ -79,7 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Writes what is known of the source into the info, and into the log."""
         self.info.metadata.update(
             images_listed=download.listed,
-            **facts(
+            **make_metadata(
                 download.images,
                 folds=download.fold_source,
                 synthetic=download.synthetic,
@@ -97,12 +97,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
     def _generate_examples(self, cells: list[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from examples(cells, png_of_tiff)
+        yield from generate_examples(cells, encode_as_png)
 
 
-def _shape(path: Path) -> tuple[int, ...]:
+def _check_image(path: Path) -> tuple[int, ...]:
     """Shape of a whole image; raises an exception if it is not as it should be."""
-    shape = read_rgb(path).shape
+    shape = read_tiff(path).shape
     if shape != IMAGE_SHAPE:
         wanted = f"{IMAGE_SHAPE[1]}x{IMAGE_SHAPE[0]}"
         raise SizeError(f"is {shape[1]}x{shape[0]} pixels, not {wanted}")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from leuko_tf.classes import CODES, NOT_REANNOTATED, UNCERTAIN
 from tfds_aml.cells import Annotation, Cell
-from tfds_aml.folders import LEVELS_BELOW, folders_below
-from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, folds_by_image, stratified_folds
+from tfds_aml.folders import LEVELS_BELOW, list_folders
+from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, assign_folds, invert_fold_lists
 from tfds_aml.problems import BadDownloadError, Problems
 
 ANNOTATIONS = "annotations.dat"
@@ -62,13 +62,15 @@ def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> D
       BadDownloadError: if annotations.dat or the class folders are not found, or in several
         places.
     """
-    annotation_file = _only(_annotation_files(folder), f"file {ANNOTATIONS}", folder)
+    annotation_file = _require_one(_find_annotation_files(folder), f"file {ANNOTATIONS}", folder)
     annotations, listed_keys = read_annotations(annotation_file, problems)
-    files = _image_files(_only(_image_roots(folder), "set of class folders with TIFFs", folder))
+    files = _list_images(
+        _require_one(_find_image_roots(folder), "set of class folders with TIFFs", folder)
+    )
 
     file_by_key: dict[str, Path] = {}
     for path, file in files:
-        key = _key(path)
+        key = _strip_endings(path)
         if key not in listed_keys:
             problems.add(f"unlisted image: in the folder, not in {ANNOTATIONS}", str(file))
         elif key in file_by_key:
@@ -76,19 +78,19 @@ def read_download(folder: Path, problems: Problems, *, allow_missing: bool) -> D
         file_by_key.setdefault(key, file)
 
     present = [
-        Cell(a, file_by_key[_key(a.path)], fold=0)
+        Cell(a, file_by_key[_strip_endings(a.path)], fold=0)
         for a in annotations
-        if _key(a.path) in file_by_key
+        if _strip_endings(a.path) in file_by_key
     ]
     if not allow_missing:
         for annotation in annotations:
-            if _key(annotation.path) not in file_by_key:
+            if _strip_endings(annotation.path) not in file_by_key:
                 problems.add(
                     f"missing image: in {ANNOTATIONS}, not in the folder (complete the download, "
                     "or build the configuration `available`)",
                     annotation.path,
                 )
-    images, fold_source = _with_folds(present, listed_keys, _fold_folder(folder), problems)
+    images, fold_source = _put_into_folds(present, listed_keys, _find_fold_folder(folder), problems)
     mark = annotation_file.parent / SYNTHETIC_MARK
     return Download(images, len(annotations), fold_source, _is_synthetic(mark))
 
@@ -112,10 +114,13 @@ def read_annotations(file: Path, problems: Problems) -> tuple[list[Annotation], 
     if not lines:
         problems.add("empty annotation file: it lists no image", str(file))
     for number, line in enumerate(lines, 1):
-        keys.add(_key(line.split(" ")[0]))
-        annotation, problem = _parse(line)
+        keys.add(_strip_endings(line.split(" ")[0]))
+        annotation, problem = _parse_line(line)
         where = f"line {number}: {SHOWN_OF_A_LINE.repr(line)}"
-        if annotation and (first := seen.setdefault(_key(annotation.path), number)) != number:
+        if (
+            annotation
+            and (first := seen.setdefault(_strip_endings(annotation.path), number)) != number
+        ):
             problem = f"image listed twice in {ANNOTATIONS}"
             where += f" (first in line {first})"
         if problem:
@@ -125,7 +130,7 @@ def read_annotations(file: Path, problems: Problems) -> tuple[list[Annotation], 
     return annotations, keys
 
 
-def _parse(line: str) -> tuple[Annotation | None, str | None]:
+def _parse_line(line: str) -> tuple[Annotation | None, str | None]:
     fields = line.split(" ")
     folder, _, name = fields[0].partition("/")
     if len(fields) != 4 or not all(fields) or not _is_tiff(name) or "/" in name:
@@ -139,12 +144,12 @@ def _parse(line: str) -> tuple[Annotation | None, str | None]:
     return Annotation(path, label, first, second), None
 
 
-def _with_folds(
+def _put_into_folds(
     images: list[Cell], listed_keys: set[str], fold_folder: Path | None, problems: Problems
 ) -> tuple[list[Cell], str]:
     """Puts each image into its fold, by the lists where there are some."""
     if fold_folder is None:
-        folds = stratified_folds({i.annotation.path: i.annotation.label for i in images})
+        folds = assign_folds({i.annotation.path: i.annotation.label for i in images})
         return [replace(i, fold=folds[i.annotation.path]) for i in images], ASSIGNED_FOLDS
 
     lists = {k: fold_folder / f"fold{k}.txt" for k in FOLDS}
@@ -154,13 +159,13 @@ def _with_folds(
     if absent:
         return [], PUBLISHED_FOLDS
     names = {k: f.read_text("utf-8", "replace").split() for k, f in lists.items()}
-    folds_by_name = folds_by_image({k: [_stem(n) for n in names[k]] for k in FOLDS})
+    folds_by_name = invert_fold_lists({k: [_get_stem(n) for n in names[k]] for k in FOLDS})
 
-    for key in sorted(folds_by_name.keys() - {_stem(k) for k in listed_keys}):
+    for key in sorted(folds_by_name.keys() - {_get_stem(k) for k in listed_keys}):
         problems.add(f"fold list names an image that {ANNOTATIONS} does not", key)
     placed = []
     for image in images:
-        found = folds_by_name.get(_stem(image.annotation.path), [])
+        found = folds_by_name.get(_get_stem(image.annotation.path), [])
         if len(found) == 1:
             placed.append(replace(image, fold=found[0]))
         else:
@@ -170,23 +175,23 @@ def _with_folds(
     return placed, PUBLISHED_FOLDS
 
 
-def _annotation_files(folder: Path) -> list[Path]:
-    return [f / ANNOTATIONS for f in folders_below(folder) if (f / ANNOTATIONS).is_file()]
+def _find_annotation_files(folder: Path) -> list[Path]:
+    return [f / ANNOTATIONS for f in list_folders(folder) if (f / ANNOTATIONS).is_file()]
 
 
-def _fold_folder(folder: Path) -> Path | None:
-    found = [f / FOLD_FOLDER for f in folders_below(folder) if (f / FOLD_FOLDER).is_dir()]
-    return _only(found, f"folder {FOLD_FOLDER}", folder) if found else None
+def _find_fold_folder(folder: Path) -> Path | None:
+    found = [f / FOLD_FOLDER for f in list_folders(folder) if (f / FOLD_FOLDER).is_dir()]
+    return _require_one(found, f"folder {FOLD_FOLDER}", folder) if found else None
 
 
-def _image_roots(folder: Path) -> list[Path]:
+def _find_image_roots(folder: Path) -> list[Path]:
     def has_images(class_folder: Path) -> bool:
         return class_folder.is_dir() and any(_is_tiff(f.name) for f in class_folder.iterdir())
 
-    return [f for f in folders_below(folder) if any(has_images(f / code) for code in CODES)]
+    return [f for f in list_folders(folder) if any(has_images(f / code) for code in CODES)]
 
 
-def _image_files(root: Path) -> list[tuple[str, Path]]:
+def _list_images(root: Path) -> list[tuple[str, Path]]:
     """(path within the download, file) of every TIFF under the image root, sorted."""
     # Not rglob: it passes by class folders that are links to another disk.
     walk = os.walk(root, followlinks=True)
@@ -194,7 +199,7 @@ def _image_files(root: Path) -> list[tuple[str, Path]]:
     return [(str(f.relative_to(root)), f) for f in files if _is_tiff(f.name) and f.is_file()]
 
 
-def _only(found: list[Path], what: str, folder: Path) -> Path:
+def _require_one(found: list[Path], what: str, folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
@@ -212,15 +217,15 @@ def _is_tiff(name: str) -> bool:
     return name.lower().endswith((".tiff", ".tif")) and not name.startswith(".")
 
 
-def _key(path: str) -> str:
+def _strip_endings(path: str) -> str:
     """Path without its endings: some copies of the data hold files named `.tiff.tiff`."""
     while _is_tiff(path):
         path = path.rpartition(".")[0]
     return path
 
 
-def _stem(path: str) -> str:
-    return _key(path).rpartition("/")[2]
+def _get_stem(path: str) -> str:
+    return _strip_endings(path).rpartition("/")[2]
 
 
 def _is_synthetic(mark: Path) -> bool:

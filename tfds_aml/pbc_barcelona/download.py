@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfds_aml.cells import Annotation, Cell
-from tfds_aml.folders import LEVELS_BELOW, folders_below
-from tfds_aml.folds import ASSIGNED_FOLDS, stratified_folds
+from tfds_aml.folders import LEVELS_BELOW, list_folders
+from tfds_aml.folds import ASSIGNED_FOLDS, assign_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
 # What a file's name begins with: BA_100102.jpg.
@@ -73,7 +73,7 @@ def read_download(folder: Path, problems: Problems) -> Download:
     images: dict[str, Cell] = {}
     left_out: Counter[str] = Counter()
     other_files = []
-    for file in _files(folder):
+    for file in _list_files(folder):
         kind = file.name.partition("_")[0]
         if file.name.startswith(".") or file.suffix.lower() not in (".jpg", ".jpeg"):
             other_files.append(file)
@@ -86,7 +86,7 @@ def read_download(folder: Path, problems: Problems) -> Download:
             where = f"{file} (and {images[file.name].file})"
             problems.add("two files of one name: delete one", where)
         else:
-            annotation = Annotation(_path_within(file), CODE_BY_TYPE[kind])
+            annotation = Annotation(_make_id(file), CODE_BY_TYPE[kind])
             images[file.name] = Cell(annotation, file, fold=0)
     if not images:
         problems.raise_if_any()
@@ -101,7 +101,7 @@ def read_download(folder: Path, problems: Problems) -> Download:
     )
 
 
-def with_folds(
+def put_into_folds(
     images: list[Cell], digest_by_file: Mapping[Path, str]
 ) -> tuple[list[Cell], list[Cell]]:
     """Puts each image into its fold, copies of an image together.
@@ -129,11 +129,11 @@ def with_folds(
     contradictory: list[Cell] = []
     for cell in images:
         (kept if len(labels[digests[cell.file.name]]) == 1 else contradictory).append(cell)
-    folds = stratified_folds({cell.file.name: cell.annotation.label for cell in kept}, digests)
+    folds = assign_folds({cell.file.name: cell.annotation.label for cell in kept}, digests)
     return [replace(cell, fold=folds[cell.file.name]) for cell in kept], contradictory
 
 
-def passed_by(download: Download) -> str:
+def format_left_out(download: Download) -> str:
     """One line that says which files of the folder are left out; empty if none is."""
     parts = []
     if number := sum(download.left_out.values()):
@@ -146,11 +146,11 @@ def passed_by(download: Download) -> str:
     return f"Files left out.{''.join(parts)}" if parts else ""
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     """Every file in the folder and up to two levels below it, or in class folders there."""
-    places = folders_below(folder, LEVELS_BELOW + 1)
+    places = list_folders(folder, LEVELS_BELOW + 1)
     return [file for place in places for file in sorted(place.iterdir()) if not file.is_dir()]
 
 
-def _path_within(file: Path) -> str:
+def _make_id(file: Path) -> str:
     return f"{file.parent.name}/{file.name}" if file.parent.name in TYPE_FOLDERS else file.name

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_aml.building import cells_by_split, examples, facts
+from tfds_aml.building import generate_examples, make_metadata, split_by_fold
 from tfds_aml.cells import Cell
-from tfds_aml.features import JpegImage, cell_features
-from tfds_aml.images import digest, inspected, read_jpeg
+from tfds_aml.features import JpegImage, make_features
+from tfds_aml.images import hash_pixels, inspect_files, read_jpeg
 from tfds_aml.pbc_barcelona.download import (
     FOLDS_TOGETHER,
     IMAGES_OF_RELEASE,
     Download,
-    passed_by,
+    format_left_out,
+    put_into_folds,
     read_download,
-    with_folds,
 )
 from tfds_aml.problems import Problems, show_message_only_in_tfds_command
 
@@ -52,7 +52,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=cell_features(JpegImage()),
+            features=make_features(JpegImage()),
             supervised_keys=("image", "label"),
             homepage="https://doi.org/10.17632/snkd93bnjr.1",
             metadata=tfds.core.MetadataDict(),
@@ -62,13 +62,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         folder = Path(dl_manager.manual_dir)
         problems = Problems(folder)
         download = read_download(folder, problems)
-        digests, bad = inspected([cell.file for cell in download.images], _digest)
+        digests, bad = inspect_files([cell.file for cell in download.images], _hash_image)
         for path, reason in bad:
             problems.add("unreadable image: not a whole JPEG of one cell", f"{path}: {reason}")
         problems.raise_if_any()
 
-        cells, contradictory = with_folds(download.images, digests)
-        splits = cells_by_split(cells, problems)
+        cells, contradictory = put_into_folds(download.images, digests)
+        splits = split_by_fold(cells, problems)
         self._record(download, cells, contradictory)
         copies = len(cells) - len({digests[cell.file] for cell in cells})
         logging.info("%s images are copies of others, in the fold of these.", f"{copies:,}")
@@ -78,10 +78,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Writes what is known of the source into the info, and into the log."""
         self.info.metadata.update(
             images_left_out=download.left_out,
-            **facts(cells, folds=FOLDS_TOGETHER, synthetic=False, pixel_size_um=PIXEL_SIZE_UM),
+            **make_metadata(
+                cells, folds=FOLDS_TOGETHER, synthetic=False, pixel_size_um=PIXEL_SIZE_UM
+            ),
         )
         logging.info("Folds: %s.", FOLDS_TOGETHER)
-        if line := passed_by(download):
+        if line := format_left_out(download):
             logging.warning("%s", line)
         if contradictory:
             logging.warning(
@@ -98,8 +100,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
     def _generate_examples(self, cells: list[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from examples(cells, Path.read_bytes)
+        yield from generate_examples(cells, Path.read_bytes)
 
 
-def _digest(path: Path) -> str:
-    return digest(read_jpeg(path, SIDES))
+def _hash_image(path: Path) -> str:
+    return hash_pixels(read_jpeg(path, SIDES))

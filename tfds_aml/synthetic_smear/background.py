@@ -10,7 +10,7 @@ from tfds_aml.synthetic_smear.morphology import (
     RED_CELL_DIAMETER_SD_UM,
     RED_CELL_DIAMETER_UM,
 )
-from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, noise_bank
+from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, make_noise_bank
 
 GRID = 200  # side of the drawing grid: half of the 400 pixels of an image
 # Optical density (natural logarithm) per unit of thickness in R, G, B: -ln(colour / plasma) for
@@ -24,13 +24,13 @@ _MAX_RED_CELLS = 24
 
 
 @cache
-def _red_cell_bank() -> list[Field]:
+def _make_red_cell_bank() -> list[Field]:
     """Thickness of red cells, 0..1 and a little more: square arrays of odd side."""
     rng = np.random.default_rng(_BANK_SEED)
-    return [_red_cell(rng) for _ in range(_BANK_SIZE)]
+    return [_draw_red_cell(rng) for _ in range(_BANK_SIZE)]
 
 
-def _red_cell(rng: np.random.Generator) -> Field:
+def _draw_red_cell(rng: np.random.Generator) -> Field:
     """One red cell: a disc, often oval, pale in its middle, seldom crenated."""
     diameter = RED_CELL_DIAMETER_UM + RED_CELL_DIAMETER_SD_UM * rng.standard_normal()
     radius = diameter / 2 * GRID_PER_UM
@@ -55,7 +55,7 @@ def _red_cell(rng: np.random.Generator) -> Field:
     return cv2.GaussianBlur(thickness.astype(np.float32), (0, 0), 0.6)
 
 
-def _add(field: Field, stamp: Field, x: float, y: float, strength: float) -> None:
+def _add_stamp(field: Field, stamp: Field, x: float, y: float, strength: float) -> None:
     """Add a stamp centred at pixel (x, y), cut off at the field's edge."""
     top, left = round(y) - stamp.shape[0] // 2, round(x) - stamp.shape[1] // 2
     y0, x0 = max(top, 0), max(left, 0)
@@ -64,7 +64,7 @@ def _add(field: Field, stamp: Field, x: float, y: float, strength: float) -> Non
         field[y0:y1, x0:x1] += strength * stamp[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def _places(
+def _choose_places(
     rng: np.random.Generator, centre: tuple[float, float], cell_radius: float, number: int
 ) -> list[tuple[float, float]]:
     """Places for red cells: at most touching the leukocyte, now and then overlapping each other."""
@@ -97,18 +97,18 @@ def draw_background(
       float32 array (3, GRID, GRID): transmitted light in R, G, B, 1 where there is only plasma.
     """
     red = np.zeros((GRID, GRID), np.float32)
-    bank = _red_cell_bank()
-    places = _places(rng, centre, cell_radius, int(rng.integers(5, _MAX_RED_CELLS + 1)))
+    bank = _make_red_cell_bank()
+    places = _choose_places(rng, centre, cell_radius, int(rng.integers(5, _MAX_RED_CELLS + 1)))
     kinds = rng.integers(0, _BANK_SIZE, len(places)).tolist()
     mirrors = rng.integers(0, 4, len(places)).tolist()
     strengths = rng.uniform(0.85, 1.15, len(places)).tolist()
     for (x, y), kind, mirror, strength in zip(places, kinds, mirrors, strengths, strict=True):
         stamp = bank[kind][:: 1 - 2 * (mirror & 1), :: 1 - (mirror & 2)]
-        _add(red, stamp, x, y, strength)
-    red += 0.012 * crop(noise_bank(1.2), GRID, rng)
+        _add_stamp(red, stamp, x, y, strength)
+    red += 0.012 * crop(make_noise_bank(1.2), GRID, rng)
     platelets = np.zeros((GRID, GRID), np.float32)
     for _ in range(int(rng.poisson(0.7))):
-        _platelet(platelets, rng)
+        _draw_platelet(platelets, rng)
     light = np.empty((3, GRID, GRID), np.float32)
     for channel in range(3):
         density = red * -_RED_CELL_DENSITY[channel] - platelets * _PLATELET_DENSITY[channel]
@@ -116,12 +116,12 @@ def draw_background(
     return light
 
 
-def _platelet(field: Field, rng: np.random.Generator) -> None:
+def _draw_platelet(field: Field, rng: np.random.Generator) -> None:
     """A platelet of 1.5 to 3 µm: a granular blob without a sharp edge."""
     radius = rng.uniform(0.75, 1.5) * GRID_PER_UM
     side = 2 * math.ceil(radius * 1.4) + 1
     y, x = np.mgrid[:side, :side].astype(np.float32) - side // 2
-    grain = crop(noise_bank(0.25), side, rng)
+    grain = crop(make_noise_bank(0.25), side, rng)
     blob = np.clip(radius - np.hypot(x, y) + 1.5 * grain, 0, 1) * np.clip(0.7 + 0.3 * grain, 0, 2)
     px, py = rng.uniform(0, GRID, 2)
-    _add(field, blob.astype(np.float32), px, py, rng.uniform(0.6, 1.0))
+    _add_stamp(field, blob.astype(np.float32), px, py, rng.uniform(0.6, 1.0))

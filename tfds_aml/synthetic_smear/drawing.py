@@ -8,21 +8,14 @@ from numpy.typing import NDArray
 
 from tfds_aml.synthetic_smear.background import GRID, draw_background
 from tfds_aml.synthetic_smear.morphology import CHROMATIN_RAMP, MORPHOLOGY, Colour, Morphology
-from tfds_aml.synthetic_smear.nucleus import (
-    CENTRE,
-    TILE,
-    fill,
-    nucleus_mask,
-    outline,
-    soften,
-)
+from tfds_aml.synthetic_smear.nucleus import CENTRE, TILE, draw_nucleus, fill, make_outline, soften
 from tfds_aml.synthetic_smear.textures import (
     GRID_PER_UM,
     Field,
     crop,
-    granule_bank,
-    noise_bank,
-    sensor_noise_bank,
+    make_granule_bank,
+    make_noise_bank,
+    make_sensor_noise_bank,
 )
 
 SIDE = 400  # pixels of an image, as in the download
@@ -68,12 +61,12 @@ def draw_cell(code: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], N
         cell, nucleus = _draw_whole_cell(tile, row, radius, rng)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     inner = mask[2 * corner_y : 2 * (corner_y + TILE), 2 * corner_x : 2 * (corner_x + TILE)]
-    inner[_enlarged(cell) > 0.5] = CYTOPLASM
-    inner[_enlarged(nucleus) > 0.5] = NUCLEUS
+    inner[_enlarge(cell) > 0.5] = CYTOPLASM
+    inner[_enlarge(nucleus) > 0.5] = NUCLEUS
     return _photograph(light, rng), mask
 
 
-def _enlarged(field: Field) -> Field:
+def _enlarge(field: Field) -> Field:
     return cv2.resize(field, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
 
 
@@ -83,11 +76,11 @@ def _blend(tile: Field, colour: Colour, alpha: Field) -> None:
         tile[channel] += alpha * (np.float32(value / 255) - tile[channel])
 
 
-def _chromatin(row: Morphology, rng: np.random.Generator) -> Field:
+def _make_chromatin(row: Morphology, rng: np.random.Generator) -> Field:
     """Density of the chromatin on `CHROMATIN_RAMP`: float32 (TILE, TILE)."""
-    grain = crop(noise_bank(row.chromatin_um), TILE, rng)
+    grain = crop(make_noise_bank(row.chromatin_um), TILE, rng)
     density = np.float32(row.density + rng.normal(0, 0.04)) + row.chromatin_contrast * grain
-    density += np.float32(0.05) * crop(noise_bank(1.2), TILE, rng)
+    density += np.float32(0.05) * crop(make_noise_bank(1.2), TILE, rng)
     return density.astype(np.float32)
 
 
@@ -102,23 +95,23 @@ def _draw_whole_cell(
     tile: Field, row: Morphology, radius: float, rng: np.random.Generator
 ) -> tuple[Field, Field]:
     """Draw cytoplasm, nucleus and granules over a tile; returns both masks, 0..1."""
-    edge = outline(rng, radius, row.elongation, row.irregularity)
+    edge = make_outline(rng, radius, row.elongation, row.irregularity)
     cell = soften(fill(edge), rng, wobble=row.irregularity)
-    nucleus, crease, offset = nucleus_mask(row, radius, rng)
+    nucleus, crease, offset = draw_nucleus(row, radius, rng)
     np.minimum(nucleus, cell, out=nucleus)
     _draw_cytoplasm(tile, row, cell, radius, offset, rng)
     if row.vacuoles[1]:
         _draw_vacuoles(tile, row, cell, radius, rng)
-    density = _chromatin(row, rng)
+    density = _make_chromatin(row, rng)
     if row.nucleoli[1]:
-        _pale_nucleoli(density, row, radius, offset, rng)
+        _lighten_nucleoli(density, row, radius, offset, rng)
     # Chromatin condenses along the nuclear membrane.
     density += np.float32(0.3) * (np.float32(0.85) - cv2.blur(nucleus, (9, 9)))
     if crease is not None:
         density -= crease.astype(np.float32) * np.float32(0.32 / 255)
     _blend_chromatin(tile, density, nucleus)
     if row.granules is not None:
-        grains = crop(granule_bank(row.granules.diameter_um, row.granules.per_um2), TILE, rng)
+        grains = crop(make_granule_bank(row.granules.diameter_um, row.granules.per_um2), TILE, rng)
         opacity = np.float32(row.granules.opacity * rng.uniform(0.85, 1.1))
         fade = np.float32(1 - row.granules.over_nucleus)
         alpha = np.minimum(grains * opacity, 1) * (cell - fade * nucleus)
@@ -136,7 +129,7 @@ def _draw_cytoplasm(
 ) -> None:
     """Cytoplasm of uneven colour, deeper at the membrane, paler in the Golgi zone."""
     inside = cv2.blur(cell, (15, 15))  # falls from 1 to 0.5 over the last µm below the membrane
-    depth = np.float32(1 + 0.25 * row.rim) + np.float32(0.1) * crop(noise_bank(0.8), TILE, rng)
+    depth = np.float32(1 + 0.25 * row.rim) + np.float32(0.1) * crop(make_noise_bank(0.8), TILE, rng)
     if row.rim:
         depth += np.float32(1.2 * row.rim) * (np.float32(0.85) - inside)
     else:
@@ -168,7 +161,7 @@ def _draw_vacuoles(
     _blend(tile, (248, 242, 248), alpha)
 
 
-def _pale_nucleoli(
+def _lighten_nucleoli(
     density: Field,
     row: Morphology,
     radius: float,
@@ -195,13 +188,13 @@ def _pale_nucleoli(
 
 def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Generator) -> Field:
     """Draw a burst nucleus, half of them frayed into streaks; returns its mask, 0..1."""
-    shape = fill(outline(rng, 0.85 * radius, row.elongation, row.irregularity))
+    shape = fill(make_outline(rng, 0.85 * radius, row.elongation, row.irregularity))
     alpha = cv2.GaussianBlur(shape, (0, 0), 2.0).astype(np.float32) * np.float32(1 / 255)
-    density = _chromatin(row, rng)
+    density = _make_chromatin(row, rng)
     if rng.random() < 0.5:
         _fray(alpha, density, radius, rng)
-    alpha += np.float32(0.12) * crop(noise_bank(0.3), TILE, rng)
-    alpha += np.float32(0.12) * crop(noise_bank(0.8), TILE, rng)
+    alpha += np.float32(0.12) * crop(make_noise_bank(0.3), TILE, rng)
+    alpha += np.float32(0.12) * crop(make_noise_bank(0.8), TILE, rng)
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
     within_tile = np.clip((0.96 * CENTRE - np.hypot(x, y)) / 6, 0, 1)
     alpha = np.clip((alpha - 0.5) * 1.8 + 0.5, 0, 1) * within_tile
@@ -220,7 +213,7 @@ def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator)
     frayed = np.clip(x / radius + 0.35, 0, 1)
     tail = np.clip(1.1 - np.hypot(x - 0.4 * radius, 1.2 * y) / radius, 0, 1)
     tail *= np.float32(rng.uniform(1.0, 1.7))
-    streaks = crop(noise_bank(rng.choice([0.25, 0.4]), 6.0), TILE, rng)
+    streaks = crop(make_noise_bank(rng.choice([0.25, 0.4]), 6.0), TILE, rng)
     np.maximum(alpha, tail * frayed, out=alpha)
     alpha += np.float32(rng.uniform(0.2, 0.45)) * streaks * frayed
     density -= np.float32(0.1) * frayed
@@ -242,15 +235,15 @@ def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
     lamp = (255 * (1 + slope_x * ramp + slope_y * ramp[:, None] - 0.03)).astype(np.float32)
     planes = [np.clip(plane * lamp, 0, 255).astype(np.uint8) for plane in light]
     image = cv2.merge(planes)
-    image = cv2.GaussianBlur(image, (0, 0), _defocus_um(rng) * GRID_PER_UM)
+    image = cv2.GaussianBlur(image, (0, 0), _choose_defocus_um(rng) * GRID_PER_UM)
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    image = cv2.LUT(image, _stain_curve(rng))
+    image = cv2.LUT(image, _make_stain_curve(rng))
     strength = rng.uniform(0.06, 0.16)  # of a bank with SD 20: noise of SD 1.2 to 3.2
-    noise = np.ascontiguousarray(crop(sensor_noise_bank(), SIDE, rng))
+    noise = np.ascontiguousarray(crop(make_sensor_noise_bank(), SIDE, rng))
     return cv2.addWeighted(image, 1, noise, strength, -128 * strength)
 
 
-def _defocus_um(rng: np.random.Generator) -> float:
+def _choose_defocus_um(rng: np.random.Generator) -> float:
     """SD of the blur in µm: four images in five are sharp, the others visibly out of focus.
 
     At most 0.38 µm, so that structures from about 0.5 µm, which make the classes, stay visible.
@@ -258,7 +251,7 @@ def _defocus_um(rng: np.random.Generator) -> float:
     return rng.uniform(0.07, 0.13) if rng.random() < 0.8 else rng.uniform(0.15, 0.38)
 
 
-def _stain_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
+def _make_stain_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Per-image strength of the stain, its tint and the plasma's colour: a table (1, 256, 3).
 
     A stain's strength multiplies optical density, so it is an exponent of transmitted light.

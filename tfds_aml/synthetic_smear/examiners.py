@@ -31,11 +31,11 @@ EXAMINERS: tuple[tuple[float, float], ...] = ((0.85, 0.03), (0.80, 0.10))
 
 def reannotate(code: str, rng: np.random.Generator) -> tuple[str, str]:
     """What examiner 1 and examiner 2 say of an image whose label is `code`: codes or `UNC`."""
-    first, second = (_look(code, *examiner, rng) for examiner in EXAMINERS)
+    first, second = (_examine(code, *examiner, rng) for examiner in EXAMINERS)
     return first, second
 
 
-def _look(code: str, agrees: float, uncertain: float, rng: np.random.Generator) -> str:
+def _examine(code: str, agrees: float, uncertain: float, rng: np.random.Generator) -> str:
     chance = rng.random()
     if chance < agrees:
         return code

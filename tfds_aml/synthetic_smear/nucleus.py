@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfds_aml.synthetic_smear.morphology import Morphology
-from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, noise_bank
+from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, make_noise_bank
 
 TILE = 168  # 24 µm: the largest cell and its edge
 CENTRE = TILE / 2
 _ANGLES = np.linspace(0, 2 * math.pi, 72, endpoint=False)
 
 
-def outline(
+def make_outline(
     rng: np.random.Generator, radius: float, elongation: float, irregularity: float
 ) -> NDArray[np.float64]:
     """A closed, smooth, wavy outline around (0, 0).
@@ -49,7 +49,7 @@ def rotate(points: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
     return points @ np.array([[c, s], [-s, c]])
 
 
-def _fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
+def _to_fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
     """Points about (0, 0) as cv2's sub-pixel coordinates (shift=4) in the tile."""
     return np.round((points + CENTRE) * 16).astype(np.int32)
 
@@ -57,7 +57,7 @@ def _fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
 def fill(points: NDArray[np.float64]) -> NDArray[np.uint8]:
     """A filled polygon, anti-aliased: uint8 array (TILE, TILE), 0..255."""
     canvas = np.zeros((TILE, TILE), np.uint8)
-    cv2.fillPoly(canvas, [_fixed_point(points)], 255, cv2.LINE_AA, 4)
+    cv2.fillPoly(canvas, [_to_fixed_point(points)], 255, cv2.LINE_AA, 4)
     return canvas
 
 
@@ -66,7 +66,7 @@ def stroke(
 ) -> None:
     """Draw an open line with round ends, `width` pixels wide, into `canvas`."""
     thickness = max(1, round(width))
-    cv2.polylines(canvas, [_fixed_point(points)], False, value, thickness, cv2.LINE_AA, 4)
+    cv2.polylines(canvas, [_to_fixed_point(points)], False, value, thickness, cv2.LINE_AA, 4)
 
 
 def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 0.12) -> Field:
@@ -83,14 +83,14 @@ def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 
     smooth = cv2.GaussianBlur(canvas, (0, 0), 1.6).astype(np.float32)
     smooth *= np.float32(1 / 255)
     at_edge = smooth * (np.float32(4) - np.float32(4) * smooth)  # noise elsewhere would be specks
-    smooth += np.float32(wobble) * at_edge * crop(noise_bank(0.5), TILE, rng)
+    smooth += np.float32(wobble) * at_edge * crop(make_noise_bank(0.5), TILE, rng)
     smooth -= np.float32(0.5)
     smooth *= np.float32(2.6)
     smooth += np.float32(0.5)
     return np.asarray(np.clip(smooth, 0, 1, out=smooth))
 
 
-def nucleus_mask(
+def draw_nucleus(
     row: Morphology, cell_radius: float, rng: np.random.Generator
 ) -> tuple[Field, NDArray[np.uint8] | None, NDArray[np.float64]]:
     """The nucleus of a cell that has cytoplasm.
@@ -110,16 +110,16 @@ def nucleus_mask(
     offset = distance * np.array([math.cos(direction), math.sin(direction)])
     crease = None
     if row.nucleus == "lobed":
-        canvas = _lobes(row, radius, offset, rng)
+        canvas = _draw_lobes(row, radius, offset, rng)
     elif row.nucleus == "band":
-        canvas = _band(row, radius, offset, rng)
+        canvas = _draw_band(row, radius, offset, rng)
     else:
         # An indentation faces the larger part of the cytoplasm, where the Golgi zone lies.
-        canvas, crease = _indented(row, radius, offset, direction + math.pi, rng)
+        canvas, crease = _draw_indented(row, radius, offset, direction + math.pi, rng)
     return soften(canvas, rng), crease, offset
 
 
-def _lobes(
+def _draw_lobes(
     row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Lobes on a ring that is left open, each joined to the next by a filament."""
@@ -137,13 +137,13 @@ def _lobes(
     stroke(canvas, centres, filament)
     for centre, angle in zip(centres, angles, strict=True):
         size = lobe * rng.uniform(0.88, 1.12)
-        blob = outline(rng, size, 1.0, 0.12)
+        blob = make_outline(rng, size, 1.0, 0.12)
         blob *= (1, rng.uniform(1.05, 1.35))  # longer along the ring than across it
-        cv2.fillPoly(canvas, [_fixed_point(rotate(blob, angle) + centre)], 255, cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas, [_to_fixed_point(rotate(blob, angle) + centre)], 255, cv2.LINE_AA, 4)
     return canvas
 
 
-def _band(
+def _draw_band(
     row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """A ribbon of even width, bent to a C, a U or an S."""
@@ -170,7 +170,7 @@ def _band(
     return canvas
 
 
-def _indented(
+def _draw_indented(
     row: Morphology,
     radius: float,
     offset: NDArray[np.float64],
@@ -178,7 +178,7 @@ def _indented(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """A round nucleus with no, one or two indentations, and its crease where it has one."""
-    points = outline(rng, radius, 1.2, 0.05)
+    points = make_outline(rng, radius, 1.2, 0.05)
     depth = rng.uniform(*row.indentation)
     if depth == 0:
         return fill(points + offset), None

@@ -41,7 +41,7 @@ REAL_COUNTS: dict[str, int] = {
 }  # fmt: skip
 
 
-def class_counts(images: int) -> dict[str, int]:
+def compute_class_counts(images: int) -> dict[str, int]:
     """How many images of each class a smear has.
 
     Every class gets 10 (so that each of five folds has two), or `images // 15` where that is less;
@@ -92,7 +92,7 @@ def write_smear(out: Path, images: int, seed: int, processes: int | None = None)
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed {seed}: must lie in 0..{2**32 - 1}")
-    counts = class_counts(images)
+    counts = compute_class_counts(images)
     _refuse_occupied(out)
     out = out.resolve()
     started = time.perf_counter()
@@ -117,9 +117,9 @@ def _refuse_occupied(out: Path) -> None:
 
 def _write_texts(folder: Path, counts: dict[str, int], seed: int) -> None:
     """Write everything but the images."""
-    lines = [" ".join(row) for row in annotation_rows(counts, seed)]
+    lines = [" ".join(row) for row in make_annotation_rows(counts, seed)]
     (folder / "annotations.dat").write_text("\n".join(lines) + "\n")
-    (folder / "abbreviations.txt").write_text(_abbreviations())
+    (folder / "abbreviations.txt").write_text(_format_abbreviations())
     marker = {
         "synthetic": True,
         "generator": "tfds_aml.synthetic_smear",
@@ -130,7 +130,7 @@ def _write_texts(folder: Path, counts: dict[str, int], seed: int) -> None:
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
 
 
-def _abbreviations() -> str:
+def _format_abbreviations() -> str:
     names = sorted((c.code, c.name) for c in CLASSES)
     return "\n".join(
         [
@@ -146,7 +146,7 @@ def _abbreviations() -> str:
     )
 
 
-def annotation_rows(counts: dict[str, int], seed: int) -> Iterator[tuple[str, str, str, str]]:
+def make_annotation_rows(counts: dict[str, int], seed: int) -> Iterator[tuple[str, str, str, str]]:
     """Rows of annotations.dat: path, label, re-annotation 1, re-annotation 2.
 
     Sorted by class folder, then number. In each class about `REANNOTATED_SHARE` of the images, at
@@ -165,7 +165,7 @@ def annotation_rows(counts: dict[str, int], seed: int) -> Iterator[tuple[str, st
             yield (f"{code}/{file_stem(code, i + 1)}.tiff", code, *opinions)
 
 
-def file_stem(code: str, number: int) -> str:
+def format_stem(code: str, number: int) -> str:
     """File name of image `number` (from 1) without its ending: `BAS_0001`."""
     return f"{code}_{number:04d}"
 
@@ -198,7 +198,7 @@ def _write_chunk(folder: Path, seed: int, wanted: list[tuple[str, int]]) -> int:
     for code, number in wanted:
         rng = np.random.default_rng([seed, _DRAWING, INDEX[code], number])
         rgb, mask = draw_cell(code, rng)
-        stem = file_stem(code, number)
+        stem = format_stem(code, number)
         rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
         image = Image.fromarray(rgba)
         image.save(folder / code / f"{stem}.tiff", compression="raw", strip_size=4 * SIDE * SIDE)

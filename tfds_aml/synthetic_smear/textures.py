@@ -24,7 +24,7 @@ _BANK_SEED = 20190  # fixed: the banks are the same for every smear and in every
 
 
 @cache
-def noise_bank(grain_um: float, stretch: float = 1.0) -> Field:
+def make_noise_bank(grain_um: float, stretch: float = 1.0) -> Field:
     """Smooth noise of zero mean and unit variance.
 
     Args:
@@ -43,7 +43,7 @@ def noise_bank(grain_um: float, stretch: float = 1.0) -> Field:
 
 
 @cache
-def granule_bank(diameter_um: float, per_um2: float) -> Field:
+def make_granule_bank(diameter_um: float, per_um2: float) -> Field:
     """Scattered round granules; see `Granules` for the arguments.
 
     Returns:
@@ -64,7 +64,7 @@ def granule_bank(diameter_um: float, per_um2: float) -> Field:
 
 
 @cache
-def sensor_noise_bank() -> NDArray[np.uint8]:
+def make_sensor_noise_bank() -> NDArray[np.uint8]:
     """Sensor noise around 128 with SD 20: uint8 array (2*BANK_SIDE, 2*BANK_SIDE, 3)."""
     rng = np.random.default_rng([_BANK_SEED, 3])
     side = 2 * BANK_SIDE
