@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from leuko_tf.cli import command_line
+from leuko_tf.cli import format_command_line
 
 PACKAGES = (
     *("leuko_tf", "tensorflow", "keras", "jax", "numpy", "opencv-python-headless", "pillow"),
@@ -29,7 +29,7 @@ def setting(threads: int, rounds: int, short: bool) -> dict[str, Any]:
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
+        "command": format_command_line(),
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),

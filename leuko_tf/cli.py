@@ -27,7 +27,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def command_line() -> str:
+def format_command_line() -> str:
     """The command that runs, as one would type it again."""
     return shlex.join(["python", *sys.orig_argv[1:]])
 

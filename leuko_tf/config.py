@@ -77,7 +77,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """The network; the defaults are the paper's. See `leuko_tf.network.resnext.resnext`.
+    """The network; the defaults are the paper's. See `leuko_tf.network.resnext.build_resnext`.
 
     Attributes:
       input_size: int. Side in pixels at which the network looks at a cell.
@@ -238,7 +238,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     except Exception as error:  # PyYAML's errors are several types; each tells line and column
         raise UserError(f"{file} is not a YAML file that can be read: {error}") from error
     parts = [(str(file), settings)]
-    parts += [("command line", _parsed(override)) for override in overrides or []]
+    parts += [("command line", _parse_override(override)) for override in overrides or []]
     merged = OmegaConf.structured(Config)
     for source, part in parts:
         _check_kinds(source, OmegaConf.to_container(part), Config())
@@ -260,7 +260,7 @@ def save_config(config: Config, path: Path) -> None:
         OmegaConf.save(OmegaConf.structured(config), aside)
 
 
-def with_absolute_paths(config: Config) -> Config:
+def make_paths_absolute(config: Config) -> Config:
     """The same with paths that hold from any folder, for the record in a work folder."""
 
     def absolute(path: str | None) -> str | None:
@@ -273,7 +273,7 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def differences(one: Config, other: Config) -> list[str]:
+def list_differences(one: Config, other: Config) -> list[str]:
     """Lists the keys in which two configurations differ, as `key: value -> value`."""
     flat_one, flat_other = _flatten(one), _flatten(other)
     return [
@@ -295,7 +295,7 @@ def find_config(path: str | Path) -> Path:
     raise UserError(f"No configuration {path}. The project's own: {names}")
 
 
-def _parsed(override: str) -> Any:
+def _parse_override(override: str) -> Any:
     key, equals, _ = override.partition("=")
     if not key or not equals:
         raise UserError(f"Settings have the form key.sub=value. Received: {override}")
@@ -329,7 +329,7 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _explain(error: OmegaConfBaseException) -> str:
+def _format_error(error: OmegaConfBaseException) -> str:
     key = error.full_key or error.key
     what = (error.msg or str(error)).splitlines()[0]
     if type(error).__name__ in ("ConfigKeyError", "ConfigAttributeError"):

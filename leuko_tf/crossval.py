@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
-from leuko_tf.config import Config, load_config, with_absolute_paths
+from leuko_tf.config import Config, load_config, make_paths_absolute
 from leuko_tf.evaluate import add_evaluation_arguments, check_options, evaluate, format_summary
 from leuko_tf.files import BEST, GALLERY, MISTAKES, PREDICTIONS, REPORT
 from leuko_tf.provenance import Source
@@ -48,10 +48,10 @@ def cross_validate(
 
     configs = {k: replace(config, data=replace(config.data, held_out_fold=k)) for k in FOLDS}
     for k in FOLDS:  # before the first of them has trained for days
-        refuse_other_configuration(configs[k], fold_folder(workdir, k))
+        refuse_other_configuration(configs[k], get_fold_folder(workdir, k))
     for k in folds:
-        folder = fold_folder(workdir, k)
-        if is_done(workdir, k):
+        folder = get_fold_folder(workdir, k)
+        if is_fold_done(workdir, k):
             print(f"fold {k} is done: {folder / PREDICTIONS}", flush=True)
             continue
         print(f"fold {k}:", flush=True)
@@ -65,7 +65,7 @@ def cross_validate(
         keras.backend.clear_session()  # or every fold's graphs would stay in memory
 
 
-def join(workdir: Path) -> Path:
+def join_folds(workdir: Path) -> Path:
     """Joins the folds' held-out predictions, and their pictures, into one table.
 
     Returns:
@@ -79,10 +79,10 @@ def join(workdir: Path) -> Path:
     from leuko_tf.explanation import pictures
     from leuko_tf.predictions import write_predictions
 
-    missing = [k for k in FOLDS if not is_done(workdir, k)]
+    missing = [k for k in FOLDS if not is_fold_done(workdir, k)]
     if missing:
         raise UserError(f"{workdir}: fold {' '.join(map(str, missing))} is not done")
-    tables, sources = zip(*(_predictions_of(workdir, k) for k in FOLDS), strict=True)
+    tables, sources = zip(*(_read_fold(workdir, k) for k in FOLDS), strict=True)
     first = sources[0]
     training = first.get("training")
     if training:
@@ -105,18 +105,18 @@ def join(workdir: Path) -> Path:
     for name in (MISTAKES, GALLERY):
         pictures.clear(workdir / name)
         for k in FOLDS:
-            folder = fold_folder(workdir, k) / name
+            folder = get_fold_folder(workdir, k) / name
             if folder.is_dir():
                 shutil.copytree(folder, workdir / name, dirs_exist_ok=True)
     write_predictions(pd.concat(tables, ignore_index=True), joined, workdir / PREDICTIONS)
     return workdir / PREDICTIONS
 
 
-def _predictions_of(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
+def _read_fold(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
     """The table of a fold, and its source."""
     from leuko_tf.predictions import read_predictions
 
-    file = fold_folder(workdir, fold) / PREDICTIONS
+    file = get_fold_folder(workdir, fold) / PREDICTIONS
     try:
         table, source = read_predictions(file)
     except UserError as error:
@@ -129,14 +129,14 @@ def _predictions_of(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
     return table, source
 
 
-def fold_folder(workdir: Path, fold: int) -> Path:
+def get_fold_folder(workdir: Path, fold: int) -> Path:
     """Work folder of the training that holds out a fold."""
     return workdir / f"fold_{fold}"
 
 
-def is_done(workdir: Path, fold: int) -> bool:
+def is_fold_done(workdir: Path, fold: int) -> bool:
     """Whether the fold is trained and predicted."""
-    return (fold_folder(workdir, fold) / PREDICTIONS).is_file()
+    return (get_fold_folder(workdir, fold) / PREDICTIONS).is_file()
 
 
 def main() -> None:
@@ -152,7 +152,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
         raise UserError(f"{HELD_OUT_KEY} is set by the cross-validation; --fold chooses one fold")
-    config = with_absolute_paths(load_config(arguments.config, arguments.settings))
+    config = make_paths_absolute(load_config(arguments.config, arguments.settings))
     others, replicates = check_options(arguments)
     if arguments.fold and others:
         raise UserError("--compare belongs to the joined report, which --fold does not write")
@@ -160,14 +160,14 @@ def main() -> None:
 
     cross_validate(config, arguments.workdir, folds, verbose=1 if sys.stdout.isatty() else 2)
     if arguments.fold:
-        done = [k for k in FOLDS if is_done(arguments.workdir, k)]
+        done = [k for k in FOLDS if is_fold_done(arguments.workdir, k)]
         print(
             f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} are. Without --fold the "
             "same command joins them."
         )
         return
     metrics = evaluate(
-        join(arguments.workdir), arguments.workdir, others=others, replicates=replicates
+        join_folds(arguments.workdir), arguments.workdir, others=others, replicates=replicates
     )
     print(format_summary(metrics))
     print(f"report: {arguments.workdir / REPORT}")

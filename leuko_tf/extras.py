@@ -15,10 +15,12 @@ OWN_PACKAGES = ("leuko_tf", "serving", "tfds_aml")
 
 def explain_missing_packages() -> None:
     """Replaces the stack trace of a package that is not installed, until the process ends."""
-    sys.excepthook = _explain
+    sys.excepthook = _print_missing_package
 
 
-def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_missing_package(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package in ("", *OWN_PACKAGES):
         sys.__excepthook__(kind, error, trace)

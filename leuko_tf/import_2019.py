@@ -130,9 +130,9 @@ def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
     import numpy as np
 
     from leuko_tf.network.layers import MergingDense
-    from leuko_tf.network.resnext import OUTPUT_NAME, SCALING, resnext
+    from leuko_tf.network.resnext import OUTPUT_NAME, SCALING, build_resnext
 
-    model = resnext(num_outputs=len(OUTPUTS))
+    model = build_resnext(num_outputs=len(OUTPUTS))
     model.get_layer(SCALING).pixel_size_um = PIXEL_SIZE_UM
     for name, arrays in weights.items():
         model.get_layer(OUTPUT_NAME if name == DENSE else name).set_weights(arrays)
@@ -172,14 +172,14 @@ def read_weights(file: Path) -> Weights:
         raise UserError(f"{file} is no HDF5 file, which the weights of 2019 are")
     try:
         with h5py.File(file, "r") as content:
-            return _weights(_layers(content))
+            return _join_weights(_sort_layers(content))
     except UserError as error:
         raise UserError(f"{file} does not hold the network of 2019: {error}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's
         raise UserError(f"{file} is damaged or cut short; get it again ({error})") from error
 
 
-def convolutions() -> Iterator[Convolution]:
+def list_convolutions() -> Iterator[Convolution]:
     """The convolutions of the network, in the order in which the code of 2019 created them."""
     yield Convolution("stem_conv", "stem_norm", (7, 7, 3, 64))
     incoming = 64
@@ -197,13 +197,13 @@ def convolutions() -> Iterator[Convolution]:
             incoming = outer
 
 
-def _weights(layers: dict[str, list[Layer]]) -> Weights:
+def _join_weights(layers: dict[str, list[Layer]]) -> Weights:
     """Reads the layers of the file, given in order by kind, and joins the groups."""
     import numpy as np
 
     weights: Weights = {}
     small, norms = iter(layers[CONVOLUTION]), iter(layers[BATCH_NORM])
-    for convolution in convolutions():
+    for convolution in list_convolutions():
         channels = convolution.kernel[-1]
         groups = [
             (layer.read("kernel", convolution.kernel), layer.read("bias", (channels,)))
@@ -222,7 +222,7 @@ def _weights(layers: dict[str, list[Layer]]) -> Weights:
     return weights
 
 
-def _layers(content: "h5py.File") -> dict[str, list[Layer]]:
+def _sort_layers(content: "h5py.File") -> dict[str, list[Layer]]:
     """The layers with weights, by kind, each in the order of the number in its name.
 
     Raises:
@@ -231,7 +231,7 @@ def _layers(content: "h5py.File") -> dict[str, list[Layer]]:
     """
     by_kind: dict[str, dict[int, Layer]] = {kind: {} for kind in NUMBERS}
     problems = []
-    for name, datasets in _datasets(content).items():
+    for name, datasets in _find_datasets(content).items():
         named = re.fullmatch(rf"({'|'.join(NUMBERS)})(?:_([1-9][0-9]*))?", name)
         if not named:
             problems.append(name)
@@ -240,7 +240,7 @@ def _layers(content: "h5py.File") -> dict[str, list[Layer]]:
         by_kind[named[1]][int(named[2] or 0)] = Layer(name, datasets)
     problems = [f"it has {_listed(problems)}, which that network has not"] if problems else []
     for kind, layers in by_kind.items():
-        problems += _miscounted(kind, layers)
+        problems += _check_count(kind, layers)
     if problems:
         raise UserError("; ".join(problems))
     for kind, layers in by_kind.items():
@@ -253,7 +253,7 @@ def _layers(content: "h5py.File") -> dict[str, list[Layer]]:
     return {kind: [layers[n] for n in sorted(layers)] for kind, layers in by_kind.items()}
 
 
-def _datasets(content: "h5py.File") -> "dict[str, dict[str, h5py.Dataset]]":
+def _find_datasets(content: "h5py.File") -> "dict[str, dict[str, h5py.Dataset]]":
     """The datasets of a file by layer and weight: `<layer>/.../<weight>:0`."""
     import h5py
 
@@ -277,7 +277,7 @@ def _datasets(content: "h5py.File") -> "dict[str, dict[str, h5py.Dataset]]":
     return found
 
 
-def _miscounted(kind: str, layers: dict[int, Layer]) -> list[str]:
+def _check_count(kind: str, layers: dict[int, Layer]) -> list[str]:
     """What is missing or too many among the layers of a kind, as sentences; empty if nothing is."""
     number = NUMBERS[kind]
     if len(layers) == number:
@@ -293,7 +293,7 @@ def _miscounted(kind: str, layers: dict[int, Layer]) -> list[str]:
     return [f"it has {len(layers)} layers {kind}_*, not {number}: {', '.join(faults)}"]
 
 
-def _listed(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

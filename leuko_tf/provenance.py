@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import leuko_tf
-from leuko_tf.cli import UserError, command_line, write_json
+from leuko_tf.cli import UserError, format_command_line, write_json
 from leuko_tf.files import BEST, CONFIG, RUN
 
 # Name of the layer whose configuration carries the facts inside a `.keras` file.
@@ -234,7 +234,7 @@ def describe_start(precision: str, jit_compile: bool, devices: list[str]) -> Run
     own = {"python": platform.python_version(), "leuko_tf": leuko_tf.__version__}
     packages = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
     return {
-        "command": command_line(),
+        "command": format_command_line(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": own | {package: version(package) for package in packages},
         "git_revision": _find_git_revision(),

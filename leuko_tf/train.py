@@ -19,7 +19,7 @@ from pathlib import Path
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
-from leuko_tf.config import Config, differences, load_config, save_config, with_absolute_paths
+from leuko_tf.config import Config, list_differences, load_config, make_paths_absolute, save_config
 from leuko_tf.files import BEST, CELLS, CONFIG, LAST, LOG, TENSORBOARD
 from leuko_tf.provenance import describe_dataset, describe_start, facts_of_run, record_run
 
@@ -47,7 +47,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     from leuko_tf.training import building, callbacks
 
     last = workdir / LAST
-    if last.exists() and callbacks.epochs_done(last) >= config.train.epochs:
+    if last.exists() and callbacks.read_epochs_done(last) >= config.train.epochs:
         print(f"{workdir} is trained: all of {config.train.epochs} epochs are done.")
         return
     # First, since a mistake about the initial model shows here; its weights are not kept.
@@ -126,7 +126,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
 def refuse_other_configuration(config: Config, workdir: Path) -> None:
     """Raises `UserError` if the work folder holds a training of another configuration."""
     file = workdir / CONFIG
-    changed = differences(load_config(file), config) if file.exists() else []
+    changed = list_differences(load_config(file), config) if file.exists() else []
     if changed:
         raise UserError(
             f"{workdir} holds a training of another configuration: {'; '.join(changed)}. "
@@ -145,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.settings)
     import_tensorflow_quietly()
-    train(with_absolute_paths(config), arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
+    train(make_paths_absolute(config), arguments.workdir, verbose=1 if sys.stdout.isatty() else 2)
 
 
 if __name__ == "__main__":

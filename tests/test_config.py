@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leuko_tf.cli import UserError
-from leuko_tf.config import Config, DataConfig, differences, find_config, load_config, save_config
+from leuko_tf.config import (
+    Config,
+    DataConfig,
+    find_config,
+    list_differences,
+    load_config,
+    save_config,
+)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 OWN = sorted(file.name for file in CONFIGS.glob("*.yaml"))
@@ -324,12 +331,12 @@ class TestRoundTripAndDifferences:
             assert list(saved[group.name]) == [item.name for item in fields(inner)]
 
     def test_equal_configurations_do_not_differ(self):
-        assert differences(load_config("demo.yaml"), load_config("demo.yaml")) == []
+        assert list_differences(load_config("demo.yaml"), load_config("demo.yaml")) == []
 
     def test_differences_name_the_key_and_both_values(self):
         one = load_config("demo.yaml")
         other = load_config("demo.yaml", ["train.seed=7", "model.blocks=[2]", "data.flip=false"])
-        assert differences(one, other) == [
+        assert list_differences(one, other) == [
             "data.flip: True -> False",
             "model.blocks: [1, 1, 1] -> [2]",
             "train.seed: 1 -> 7",

@@ -17,11 +17,11 @@ from test_commands import heavy_imports
 
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config
-from leuko_tf.crossval import FOLDS, cross_validate, join
+from leuko_tf.crossval import FOLDS, cross_validate, join_folds
 from leuko_tf.explanation import gallery, mistakes
 from leuko_tf.predictions import (
     PROBABILITIES,
-    probabilities,
+    get_probabilities,
     read_predictions,
     write_predictions,
 )
@@ -148,7 +148,7 @@ def test_every_image_is_predicted_by_the_model_that_did_not_see_it(
     table, _ = read_predictions(course.workdir / "predictions.parquet")
     few = table.groupby("fold").head(3)
     images = np.stack([np.asarray(Image.open(smear / i).convert("RGB")) for i in few["id"]])
-    expected = probabilities(few)
+    expected = get_probabilities(few)
     for k in FOLDS:
         file = course.workdir / f"fold_{k}" / "best.keras"
         assert describe_model(file).held_out_fold == k
@@ -211,12 +211,12 @@ def test_a_fold_whose_table_is_gone_is_predicted_again_and_not_trained_again(
     before, _ = read_predictions(copy / "fold_4" / "predictions.parquet")
     (copy / "fold_4" / "predictions.parquet").unlink()
     with pytest.raises(UserError, match=rf"{copy}: fold 4 is not done"):
-        join(copy)
+        join_folds(copy)
     trained = (copy / "fold_4" / "best.keras").stat().st_mtime_ns
     cross_validate(load_config("demo.yaml", course.settings), copy, FOLDS, verbose=0)
     assert f"{copy / 'fold_4'} is trained" in capsys.readouterr().out
     assert (copy / "fold_4" / "best.keras").stat().st_mtime_ns == trained
-    after, _ = read_predictions(join(copy))
+    after, _ = read_predictions(join_folds(copy))
     after = after[after["fold"] == 4].reset_index(drop=True)
     pd.testing.assert_frame_equal(after, before)
 
@@ -236,20 +236,20 @@ def test_a_table_of_another_fold_or_data_set_is_refused(copy: Path) -> None:
     table, source = read_predictions(file)
     shutil.copy(copy / "fold_1" / "predictions.parquet", file)
     with pytest.raises(UserError, match=f"{file} is not of fold 2, but of fold_1. Delete it"):
-        join(copy)
+        join_folds(copy)
     write_predictions(table, {}, file)
     with pytest.raises(UserError, match=f"{file} is not of fold 2, but of images unknown"):
-        join(copy)
+        join_folds(copy)
     write_predictions(table, {**source, "dataset": "another"}, file)
     with pytest.raises(UserError, match=r"fold 1 was predicted on dataset aml.*fold 2 on another"):
-        join(copy)
+        join_folds(copy)
 
 
 def test_pictures_of_before_go_and_other_files_stay(copy: Path) -> None:
     for name in ("old.png", "notes.txt"):
         for folder in ("mistakes", "gallery"):
             (copy / folder / name).touch()
-    join(copy)
+    join_folds(copy)
     for folder in ("mistakes", "gallery"):
         left = {f.name for f in (copy / folder).iterdir()}
         assert "notes.txt" in left

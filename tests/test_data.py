@@ -310,7 +310,7 @@ class TestPlainBatches:
 def test_images_are_seen_as_the_model_would_and_rounded_to_grey_levels(shape, factor):
     image = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
     example = {"image": tf.constant(image), "label": 3}
-    prepared = pipeline._prepared(example, field=30, size=20, factor=factor)
+    prepared = pipeline._prepare_example(example, field=30, size=20, factor=factor)
     assert prepared["image"].dtype == tf.uint8
     assert prepared["label"] == 3
     if factor != 1:
@@ -322,7 +322,9 @@ def test_images_are_seen_as_the_model_would_and_rounded_to_grey_levels(shape, fa
 
 def test_without_a_size_images_keep_their_pixels():
     image = np.random.default_rng(2).integers(0, 256, (50, 41, 3), np.uint8)
-    prepared = pipeline._prepared({"image": tf.constant(image)}, field=41, size=None, factor=1.0)
+    prepared = pipeline._prepare_example(
+        {"image": tf.constant(image)}, field=41, size=None, factor=1.0
+    )
     np.testing.assert_array_equal(prepared["image"], image[4:45])
 
 
@@ -345,7 +347,7 @@ class TestMargin:
         assert around == 18
         image = np.random.default_rng(5).integers(0, 256, (*shape, 3), np.uint8)
         example = {"image": tf.constant(image)}
-        cell = pipeline._prepared(example, field=396, size=132, factor=1.0)["image"].numpy()
+        cell = pipeline._prepare_example(example, field=396, size=132, factor=1.0)["image"].numpy()
         middle = cell[around:-around, around:-around].astype(float)
         expected = np.round(to_network_input(image[None], 288, 96)[0])
         # Antialiasing reaches over the field's edge, where there is something to reach.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from leuko_tf.network.folding import fold_batch_norms, spare_bias_gradients
 from leuko_tf.network.layers import BatchNorm, Conv2D
-from leuko_tf.network.resnext import resnext
+from leuko_tf.network.resnext import build_resnext
 
 SMALL = {
     "input_size": 40,
@@ -22,7 +22,7 @@ SMALL = {
 def _network(**settings) -> keras.Model:
     """A network whose batch norms do something."""
     keras.utils.set_random_seed(0)
-    model = resnext(**{**SMALL, **settings})
+    model = build_resnext(**{**SMALL, **settings})
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from leuko_tf.cli import UserError
-from leuko_tf.config import Config, ModelConfig, load_config, with_absolute_paths
+from leuko_tf.config import Config, ModelConfig, load_config, make_paths_absolute
 from leuko_tf.network.layers import BatchNorm, MergingDense
 from leuko_tf.network.loading import load_model
-from leuko_tf.network.resnext import OUTPUT_NAME, from_config, from_model, resnext
+from leuko_tf.network.resnext import OUTPUT_NAME, build_resnext, from_config, from_model
 from leuko_tf.provenance import describe_model, read_run
 from leuko_tf.train import train
 from leuko_tf.training.callbacks import read_log
@@ -54,7 +54,7 @@ def test_momentum_is_the_configurations(merging):
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "silu"])
 def test_a_configuration_of_another_network_is_refused_with_what_to_set(activation):
-    model = resnext(48, 300, 15, (1, 2, 1), 12, 24, 6, activation)
+    model = build_resnext(48, 300, 15, (1, 2, 1), 12, 24, 6, activation)
     with pytest.raises(UserError) as caught:
         from_model(model, ModelConfig(activation="relu"), "float32")
     settings = str(caught.value).partition("To train it, set: ")[2].split()
@@ -129,4 +129,4 @@ def test_a_file_that_is_no_model_stops_before_any_work(
 
 def test_without_one_nothing_changes() -> None:
     assert Config().train.initial_model is None
-    assert with_absolute_paths(Config()) == Config()
+    assert make_paths_absolute(Config()) == Config()

@@ -17,8 +17,8 @@ from leuko_tf.network.layers import BatchNorm, CellScaling, Conv2D
 from leuko_tf.network.view import crop_center
 
 SIDES = st.integers(1, 40)
-NATIVE = convolution._native
-PORTABLE = convolution._in_blocks
+NATIVE = convolution._convolve_natively
+PORTABLE = convolution._convolve_in_blocks
 
 
 @pytest.fixture(autouse=True)
@@ -241,7 +241,7 @@ class TestPortable:
     @settings(deadline=None)
     @given(st.integers(1, 500), st.integers(1, 500))
     def test_the_largest_divisor_divides_and_no_larger_one_does(self, number, at_most):
-        found = convolution._largest_divisor(number, at_most)
+        found = convolution._find_largest_divisor(number, at_most)
         assert number % found == 0
         assert found <= at_most
         assert not any(number % d == 0 for d in range(found + 1, min(at_most, number) + 1))

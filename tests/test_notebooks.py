@@ -200,10 +200,10 @@ class TestEmbedding:
 
         from leuko_tf.network.layers import MergingDense
         from leuko_tf.network.loading import make_embedding_model
-        from leuko_tf.network.resnext import resnext
+        from leuko_tf.network.resnext import build_resnext
 
         small = {"input_size": 32, "blocks": [1], "stem_width": 8, "width": 8, "cardinality": 2}
-        network = resnext(num_outputs=16, **small)
+        network = build_resnext(num_outputs=16, **small)
         features = network.get_layer("pool").output
         if merging == "after it":
             outputs = network.output[:, :15]

@@ -12,20 +12,20 @@ import tensorflow as tf
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
 from leuko_tf.network.layers import CellScaling, Conv2D
-from leuko_tf.network.resnext import behind_scaling, from_config, resnext
+from leuko_tf.network.resnext import build_resnext, from_config, strip_scaling
 
 TINY = {"input_size": 32, "blocks": (1, 1), "stem_width": 8, "width": 8, "cardinality": 4}
 
 
 @pytest.fixture(scope="module")
 def paper() -> keras.Model:
-    return resnext()
+    return build_resnext()
 
 
 @pytest.fixture(scope="module")
 def tiny() -> keras.Model:
     keras.utils.set_random_seed(1)
-    return resnext(**TINY)
+    return build_resnext(**TINY)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ class TestThePapersNetwork:
         assert paper.count_params() == 23_112_975
 
     def test_with_the_published_16_outputs_it_has_23115024_of_which_23046800_train(self):
-        published = resnext(num_outputs=16)
+        published = build_resnext(num_outputs=16)
         assert published.count_params() == 23_115_024
         assert _trainable(published) == 23_046_800
 
@@ -136,13 +136,13 @@ class TestThePapersNetwork:
 
 class TestArguments:
     def test_activation_takes_the_name_of_any_keras_activation(self):
-        model = resnext(**TINY, activation="silu")
+        model = build_resnext(**TINY, activation="silu")
         assert not _of_type(model, keras.layers.LeakyReLU)
         used = {a.activation.__name__ for a in _of_type(model, keras.layers.Activation)}
         assert used == {"silu", "linear"}
 
     def test_blocks_widths_cardinality_size_outputs_and_momentum_are_those_asked_for(self):
-        model = resnext(
+        model = build_resnext(
             input_size=48,
             num_outputs=7,
             blocks=(2, 1, 1),
@@ -161,7 +161,7 @@ class TestArguments:
 
     def test_a_cardinality_that_does_not_divide_the_width_is_refused_with_both_numbers(self):
         with pytest.raises(ValueError, match="Received: cardinality=5, width=128"):
-            resnext(cardinality=5)
+            build_resnext(cardinality=5)
 
     def test_an_activation_that_keras_lacks_is_bad_input(self):
         with pytest.raises(UserError, match=r"model\.activation .* Received: swoosh"):
@@ -185,10 +185,10 @@ class TestPredictions:
         assert tiny(image).shape == (1, 15)
 
     def test_an_image_is_seen_as_if_its_middle_had_been_resized_before(self):
-        model = resnext(**TINY, field=50)
+        model = build_resnext(**TINY, field=50)
         image = np.random.default_rng(3).integers(0, 256, (1, 54, 61, 3), np.uint8)
         resized = tf.image.resize(image[:, 2:52, 5:55], (32, 32), antialias=True)
-        expected = behind_scaling(model)(resized / 255)
+        expected = strip_scaling(model)(resized / 255)
         np.testing.assert_allclose(model(image), expected, atol=1e-6)
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])

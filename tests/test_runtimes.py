@@ -119,7 +119,7 @@ class TestOpenVINO:
         network = runtimes.extract_network(copy)
         del copy
         gc.collect()
-        converted = runtimes.convert(network)
+        converted = runtimes.convert_for_openvino(network)
         del network
         gc.collect()
         reused = [np.full(2**k, np.nan, np.float32) for k in range(4, 16) for _ in range(50)]
@@ -130,8 +130,8 @@ class TestOpenVINO:
     def test_another_networks_answers_are_refused(self, model, monkeypatch):
         """A converter that goes wrong: it gives a network with other weights."""
         other = keras.models.clone_model(model)
-        converted = runtimes.convert(runtimes.extract_network(other))
-        monkeypatch.setattr(runtimes, "convert", lambda network: converted)
+        converted = runtimes.convert_for_openvino(runtimes.extract_network(other))
+        monkeypatch.setattr(runtimes, "convert_for_openvino", lambda network: converted)
         with pytest.raises(UserError, match="differ from TensorFlow's by"):
             make_predictor(model, OPENVINO)
 

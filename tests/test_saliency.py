@@ -98,10 +98,10 @@ def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> Non
 @pytest.mark.parametrize(("height", "width"), [(90, 71), (33, 60), (40, 41)])
 def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
     """At the 50 pixels in the middle, or at all of a smaller image."""
-    from leuko_tf.network.resnext import resnext
+    from leuko_tf.network.resnext import build_resnext
     from leuko_tf.network.view import crop_center
 
-    model = resnext(32, 50, 15, [1], 8, 8, 2)
+    model = build_resnext(32, 50, 15, [1], 8, 8, 2)
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     (explanation,) = explain(model, image, METHODS[:1])
     middle = np.asarray(crop_center(image, 50))

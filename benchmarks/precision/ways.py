@@ -97,7 +97,7 @@ def openvino(work: str, model: str, file: str, precision: str) -> Work:
     Args:
       as of `tensorflow`.
     """
-    converted = runtimes.convert(runtimes.extract_network(load_model(Path(model))))
+    converted = runtimes.convert_for_openvino(runtimes.extract_network(load_model(Path(model))))
     return _asked(work, file, runtimes.compile_for_openvino(converted, precision))
 
 
@@ -110,7 +110,7 @@ def openvino_int8(work: str, model: str, file: str) -> Work:
     runtimes.import_openvino()  # before NNCF does, and with the telemetry
     import nncf
 
-    converted = runtimes.convert(runtimes.extract_network(load_model(Path(model))))
+    converted = runtimes.convert_for_openvino(runtimes.extract_network(load_model(Path(model))))
     cells = np.load(Path(work, CALIBRATION_CELLS))
     quantised = nncf.quantize(
         converted,

@@ -38,11 +38,11 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = {_id(f.relative_to(path)): f for f in sorted(_images_below(path))}
+            files = {_make_id(f.relative_to(path)): f for f in sorted(_walk_images(path))}
             if not files:
                 raise UserError(f"{path} is a folder without TIFF, PNG or JPEG files")
         elif path.is_file():
-            files = {_id(path): path}
+            files = {_make_id(path): path}
         else:
             raise UserError(f"No file or folder {path}")
         doubled = found.keys() & files.keys()
@@ -55,12 +55,12 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _id(path: Path) -> str:
+def _make_id(path: Path) -> str:
     """The path as text; letters of other encodings than UTF-8 become question marks."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _walk_images(folder: Path) -> Iterator[Path]:
     """The image files of a folder and of those in it, linked ones included, each folder once."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):

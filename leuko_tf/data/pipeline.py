@@ -83,7 +83,7 @@ def read_folds(
     Yields:
       Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
     """
-    prepare = functools.partial(_prepared, field=field, size=size, factor=factor)
+    prepare = functools.partial(_prepare_example, field=field, size=size, factor=factor)
     for fold in folds:
         dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
         dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
@@ -160,7 +160,7 @@ def decode_folds(
     number = count_images(builder, folds)
     size = config.model.input_size + 2 * compute_margin(config)
     field = config.model.field * size // config.model.input_size
-    factor = _training_factor(builder, config)
+    factor = _compute_training_factor(builder, config)
     shape = (number, size, size, 3)
     if file is None:
         images: np.ndarray = np.empty(shape, np.uint8)
@@ -178,7 +178,7 @@ def decode_folds(
     return Cells(images, labels)
 
 
-def _training_factor(builder: tfds.core.DatasetBuilder, config: Config) -> float:
+def _compute_training_factor(builder: tfds.core.DatasetBuilder, config: Config) -> float:
     wanted_um = config.data.resample_to_um
     images_um = find_pixel_size(builder, config.data.pixel_size_um)
     if wanted_um is None:
@@ -263,12 +263,12 @@ def make_training_batches(
         indices: np.ndarray, transforms: np.ndarray, colours: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         images = cells.images[indices]
-        images = rotate_batch(images, transforms, size) if moves else _middle(images, size)
+        images = rotate_batch(images, transforms, size) if moves else _crop_margin(images, size)
         return augment_stain(images, colours) if settings.stain else images, cells.labels[indices]
 
     def load(*planned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = tf.numpy_function(augmented, planned, [tf.uint8, tf.int64])
-        return _batch(images, labels, planned[0].shape[0], size)
+        return _to_batch(images, labels, planned[0].shape[0], size)
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
     batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
@@ -283,22 +283,22 @@ def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.
     size = config.model.input_size
 
     def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _middle(cells.images[indices], size), cells.labels[indices]
+        return _crop_margin(cells.images[indices], size), cells.labels[indices]
 
     def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = tf.numpy_function(gather, [indices], [tf.uint8, tf.int64])
-        return _batch(images, labels, indices.shape[0], size)
+        return _to_batch(images, labels, indices.shape[0], size)
 
     return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _middle(images: np.ndarray, size: int) -> np.ndarray:
+def _crop_margin(images: np.ndarray, size: int) -> np.ndarray:
     """The images without their margin."""
     around = (images.shape[1] - size) // 2
     return images[:, around : around + size, around : around + size]
 
 
-def _batch(
+def _to_batch(
     images: tf.Tensor, labels: tf.Tensor, number: int | None, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Images and labels as `training_batches` gives them."""
@@ -307,7 +307,7 @@ def _batch(
     return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
 
 
-def _prepared(
+def _prepare_example(
     example: dict[str, tf.Tensor], field: int, size: int | None, factor: float
 ) -> dict[str, tf.Tensor]:
     """What the network sees, as `leuko_tf.network.view.to_network_input` tells, rounded to whole grey levels."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import leuko_tf
 from leuko_tf.classes import INDEX
-from leuko_tf.cli import UserError, command_line, write_aside, write_json
+from leuko_tf.cli import UserError, format_command_line, write_aside, write_json
 from leuko_tf.data import pipeline
 from leuko_tf.data.images import batched
 from leuko_tf.explanation.explainer import BATCH, Explainer
@@ -111,7 +111,7 @@ def score(
             "masks": str(masks) if masks else "segmented (leuko_tf.focus.segmentation)",
         },
         "versions": {name: version(name) for name in PACKAGES},
-        "command": command_line(),
+        "command": format_command_line(),
         "images": {
             "in_split": len(labels),
             "chosen": len(chosen),

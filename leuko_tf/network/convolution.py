@@ -30,11 +30,17 @@ def convolve(inputs, kernel, groups, strides, padding, dilations, portable=False
       inputs, kernel, groups, strides, padding, dilations: see above.
       portable: whether to use operations alone that every TensorFlow has.
     """
-    grouped = _native if not portable and _has_grouped_kernels(inputs.dtype.name) else _in_blocks
-    return (grouped if groups > 1 else _native)(inputs, kernel, groups, strides, padding, dilations)
+    grouped = (
+        _convolve_natively
+        if not portable and _has_grouped_kernels(inputs.dtype.name)
+        else _convolve_in_blocks
+    )
+    return (grouped if groups > 1 else _convolve_natively)(
+        inputs, kernel, groups, strides, padding, dilations
+    )
 
 
-def before_a_batch_norm(inputs, kernel, bias, groups, strides, padding, dilations) -> Any:
+def convolve_before_norm(inputs, kernel, bias, groups, strides, padding, dilations) -> Any:
     """The convolution with its bias, where a batch norm takes the outputs' mean away.
 
     Args:
@@ -65,7 +71,7 @@ def before_a_batch_norm(inputs, kernel, bias, groups, strides, padding, dilation
                 strides=(1, *strides, 1),
                 padding=padding,
             )
-            kernel_gradient = _kernel_gradient(
+            kernel_gradient = _compute_kernel_gradient(
                 inputs, kernel.shape, upstream, groups, strides, padding
             )
             return input_gradient, kernel_gradient, tf.zeros_like(bias)
@@ -76,10 +82,10 @@ def before_a_batch_norm(inputs, kernel, bias, groups, strides, padding, dilation
     if ours:
         return apply(inputs, kernel, bias)
     outputs = convolve(inputs, kernel, groups, strides, padding, dilations)
-    return tf.nn.bias_add(outputs, _without_gradient(bias))
+    return tf.nn.bias_add(outputs, _block_gradient(bias))
 
 
-def _kernel_gradient(inputs, shape, upstream, groups, strides, padding):
+def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
     """Gradient of a kernel of this shape, from that of the outputs, by the fastest way."""
     import tensorflow as tf
 
@@ -91,7 +97,7 @@ def _kernel_gradient(inputs, shape, upstream, groups, strides, padding):
         return tf.reshape(product, shape)
     merged = 1
     if groups > 1 and max(strides) == 1:
-        merged = _largest_divisor(groups, at_most=max(1, _BLOCK // depth))
+        merged = _find_largest_divisor(groups, at_most=max(1, _BLOCK // depth))
     gradient = tf.raw_ops.Conv2DBackpropFilter(
         input=inputs,
         filter_sizes=(rows, columns, merged * depth, filters),
@@ -108,7 +114,7 @@ def _kernel_gradient(inputs, shape, upstream, groups, strides, padding):
     return tf.reshape(diagonal, shape)
 
 
-def _without_gradient(value):
+def _block_gradient(value):
     """The same tensor, whose gradient is zeros; that of `tf.stop_gradient` would be None."""
     import tensorflow as tf
 
@@ -141,14 +147,14 @@ def _has_grouped_kernels(dtype: str) -> bool:
     return True
 
 
-def _native(inputs, kernel, groups, strides, padding, dilations):
+def _convolve_natively(inputs, kernel, groups, strides, padding, dilations):
     """TensorFlow's own: groups follow from the shapes of inputs and kernel."""
     import tensorflow as tf
 
     return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)
 
 
-def _in_blocks(inputs, kernel, groups, strides, padding, dilations):
+def _convolve_in_blocks(inputs, kernel, groups, strides, padding, dilations):
     """The same by dense convolutions, each over several groups, with zeros between the groups.
 
     Blocks of at least 16 channels, at most 16 of them, were the fastest of 1 to 32 blocks at
@@ -159,7 +165,7 @@ def _in_blocks(inputs, kernel, groups, strides, padding, dilations):
     import tensorflow as tf
 
     rows, columns, depth, filters = kernel.shape
-    blocks = _largest_divisor(groups, at_most=min(16, max(1, depth * groups // _BLOCK)))
+    blocks = _find_largest_divisor(groups, at_most=min(16, max(1, depth * groups // _BLOCK)))
     per_block = groups // blocks
     # [rows, columns, group within block (input), depth, block, group within block (output), ...]
     # A constant, as OpenVINO does not know what `tf.eye` becomes.
@@ -179,5 +185,5 @@ def _in_blocks(inputs, kernel, groups, strides, padding, dilations):
     return tf.concat(outputs, axis=-1)
 
 
-def _largest_divisor(number: int, at_most: int) -> int:
+def _find_largest_divisor(number: int, at_most: int) -> int:
     return max(d for d in range(1, at_most + 1) if number % d == 0)

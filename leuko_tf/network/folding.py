@@ -22,7 +22,7 @@ def spare_bias_gradients(model: keras.Model) -> int:
       The number of convolutions whose bias gets no gradient.
     """
     norms = [n for n in model.layers if isinstance(n, BatchNorm) and n.trainable]
-    spared = {id(_convolution_before(norm, model)) for norm in norms}
+    spared = {id(_find_convolution_before(norm, model)) for norm in norms}
     convolutions = [layer for layer in model.layers if isinstance(layer, Conv2D)]
     for convolution in convolutions:
         convolution.normalised = id(convolution) in spared
@@ -42,7 +42,7 @@ def fold_batch_norms(model: keras.Model) -> int:
       The number of batch norms that were folded.
     """
     norms = [layer for layer in model.layers if isinstance(layer, BatchNorm) and not layer.folded]
-    foldable = [(n, c) for n in norms if (c := _convolution_before(n, model)) is not None]
+    foldable = [(n, c) for n in norms if (c := _find_convolution_before(n, model)) is not None]
     for norm, convolution in foldable:
         scale = norm.gamma / keras.ops.sqrt(norm.moving_variance + norm.epsilon)
         convolution.kernel.assign(convolution.kernel * scale)
@@ -54,7 +54,7 @@ def fold_batch_norms(model: keras.Model) -> int:
     return len(foldable)
 
 
-def _convolution_before(norm: BatchNorm, model: keras.Model) -> keras.layers.Conv2D | None:
+def _find_convolution_before(norm: BatchNorm, model: keras.Model) -> keras.layers.Conv2D | None:
     """The convolution whose outputs go to this batch norm and nowhere else, as they are."""
     layer = norm.input._keras_history.operation
     is_convolution = isinstance(layer, keras.layers.Conv2D) and layer.use_bias

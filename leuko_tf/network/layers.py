@@ -38,7 +38,7 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: Any) -> Any:
         if not self.normalised or not self._on_tensorflow() or not self.use_bias:
             return super().call(inputs)
-        outputs = convolution.before_a_batch_norm(
+        outputs = convolution.convolve_before_norm(
             inputs, self.kernel, self.bias, self.groups, *self._window(inputs)
         )
         return self.activation(outputs)

@@ -25,7 +25,7 @@ LAST_FEATURE_MAP = "last_feature_map"
 SCALING = "scaling"
 
 
-def resnext(
+def build_resnext(
     input_size: int = 400,
     field: int = FIELD,
     num_outputs: int = len(CODES),
@@ -149,8 +149,8 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
             "model.activation must be leaky_relu or the name of a Keras activation. "
             f"Received: {config.activation}"
         ) from error
-    with default_policy(precision):
-        return resnext(**asdict(config))
+    with use_dtype_policy(precision):
+        return build_resnext(**asdict(config))
 
 
 def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras.Model:
@@ -165,7 +165,7 @@ def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras
     Raises:
       UserError: if the configuration tells another network, or the model has none of this module.
     """
-    wanted = asdict(replace(_config_of(model), batch_norm_momentum=config.batch_norm_momentum))
+    wanted = asdict(replace(_read_config(model), batch_norm_momentum=config.batch_norm_momentum))
     others = {k: wanted[k] for k, v in asdict(config).items() if v != wanted[k]}
     if others:
         lines = " ".join(f"model.{k}={v}".replace(" ", "") for k, v in others.items())
@@ -182,13 +182,13 @@ def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras
             settings["momentum"] = config.batch_norm_momentum
         return type(layer).from_config(settings)
 
-    with default_policy(precision):
+    with use_dtype_policy(precision):
         copy = keras.models.clone_model(model, clone_function=again)
     copy.set_weights(model.get_weights())
     return copy
 
 
-def behind_scaling(model: keras.Model) -> keras.Model:
+def strip_scaling(model: keras.Model) -> keras.Model:
     """The network without its first layer, whose layers it shares.
 
     Returns:
@@ -198,7 +198,7 @@ def behind_scaling(model: keras.Model) -> keras.Model:
     return keras.Model(model.get_layer(SCALING).output, model.outputs[0])
 
 
-def _config_of(model: keras.Model) -> ModelConfig:
+def _read_config(model: keras.Model) -> ModelConfig:
     """The configuration of a network that `resnext` built."""
     sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)
     blocks = Counter(match[1] for match in sums if match)
@@ -222,7 +222,7 @@ def _config_of(model: keras.Model) -> ModelConfig:
 
 
 @contextmanager
-def default_policy(name: str) -> Iterator[None]:
+def use_dtype_policy(name: str) -> Iterator[None]:
     """Makes a dtype policy Keras' default for a while; a model keeps the one it was made under."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

@@ -69,12 +69,12 @@ def make_predictor(
         cells = np.asarray(to_network_input(images, scaling.field, scaling.size))
         if not symmetries:
             return network(cells)
-        return np.mean([network(cells) for cells in average_symmetries(cells)], axis=0)
+        return np.mean([network(cells) for cells in iterate_symmetries(cells)], axis=0)
 
     return answer
 
 
-def average_symmetries(images: "np.ndarray") -> "Iterator[np.ndarray]":
+def iterate_symmetries(images: "np.ndarray") -> "Iterator[np.ndarray]":
     """Images [n, size, size, 3] under the eight symmetries of the square, the first unchanged."""
     import numpy as np
 
@@ -102,9 +102,9 @@ def extract_network(model: "keras.Model") -> "tf.types.experimental.ConcreteFunc
     """
     import tensorflow as tf
 
-    from leuko_tf.network.resnext import SCALING, behind_scaling
+    from leuko_tf.network.resnext import SCALING, strip_scaling
 
-    size, network = model.get_layer(SCALING).size, behind_scaling(model)
+    size, network = model.get_layer(SCALING).size, strip_scaling(model)
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="images")
     graph = tf.function(
         lambda images: network(images / 255.0, training=False)
@@ -154,8 +154,8 @@ def make_openvino_network(
     import numpy as np
     import tensorflow as tf
 
-    converted = compile_for_openvino(convert(network))
-    images = _probe(size=network.inputs[0].shape[1])
+    converted = compile_for_openvino(convert_for_openvino(network))
+    images = _draw_probe(size=network.inputs[0].shape[1])
     difference = float(np.abs(converted(images) - network(tf.constant(images)).numpy()).max())
     if not difference <= TOLERANCE:  # nor is it, if it is no number
         raise UserError(
@@ -165,7 +165,7 @@ def make_openvino_network(
     return converted
 
 
-def convert(network: "tf.types.experimental.ConcreteFunction") -> "openvino.Model":
+def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "openvino.Model":
     """The network in OpenVINO's form, for one image.
 
     Args:
@@ -242,7 +242,7 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def _probe(size: int) -> "np.ndarray":
+def _draw_probe(size: int) -> "np.ndarray":
     """float32 [15, size, size, 3]: drawn cells, a class each.
 
     Of noise a trained network is so sure that its probabilities are 0 and 1, whatever the weights.

@@ -12,7 +12,7 @@ from leuko_tf.config import Config
 from leuko_tf.files import LAST
 from leuko_tf.network.folding import spare_bias_gradients
 from leuko_tf.network.loading import load_model
-from leuko_tf.network.resnext import SCALING, default_policy, from_config, from_model
+from leuko_tf.network.resnext import SCALING, from_config, from_model, use_dtype_policy
 from leuko_tf.training import callbacks
 from leuko_tf.training.losses import AdjustedCrossentropy
 from leuko_tf.training.optimizers import Adam, AdamW
@@ -59,7 +59,7 @@ def compile_model(
         optimizer,
         loss=loss,
         metrics=["accuracy"],
-        jit_compile=_resolve(config.train.jit_compile, on_gpu=True, on_cpu=False),
+        jit_compile=_resolve_auto(config.train.jit_compile, on_gpu=True, on_cpu=False),
     )
     return model
 
@@ -75,7 +75,7 @@ def build_or_resume(
     config: Config, workdir: Path, steps: int, shares: list[float] | None = None
 ) -> tuple[keras.Model, int]:
     """The model, ready to train, and how many epochs it has behind it."""
-    policy = _resolve(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
+    policy = _resolve_auto(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
     network = make_network(config, policy)
     network.get_layer(SCALING).field = config.model.input_size  # batches come as they are seen
     model = compile_model(network, config, steps, shares)
@@ -85,10 +85,10 @@ def build_or_resume(
         try:
             # Under another policy Keras would leave out float16's loss scaling, and then, with no
             # more than a warning, the optimizer's numbers.
-            with default_policy(policy), warnings.catch_warnings():
+            with use_dtype_policy(policy), warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Skipping variable loading")
                 saved = keras.models.load_model(last)
-            done = callbacks.epochs_done(last)
+            done = callbacks.read_epochs_done(last)
         except (ValueError, OSError, UserWarning) as error:
             raise UserError(
                 f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
@@ -96,19 +96,19 @@ def build_or_resume(
         # Only the numbers are taken over: a saved optimizer does not know any more which weights
         # are spared from decay.
         model.optimizer.build(model.trainable_variables)
-        _copy_numbers(saved.variables, model.variables)
-        _copy_numbers(saved.optimizer.variables, model.optimizer.variables)
+        _copy_values(saved.variables, model.variables)
+        _copy_values(saved.optimizer.variables, model.optimizer.variables)
         print(f"resuming {workdir} after epoch {done}")
     callbacks.truncate_log(workdir, done)
     return model, done
 
 
-def _copy_numbers(sources: list[Any], targets: list[Any]) -> None:
+def _copy_values(sources: list[Any], targets: list[Any]) -> None:
     for source, target in zip(sources, targets, strict=True):
         target.assign(source)
 
 
-def _resolve(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:
+def _resolve_auto(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:
     """Replaces `auto` by what suits the machine."""
     if setting != "auto":
         return setting

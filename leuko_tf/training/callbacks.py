@@ -94,7 +94,7 @@ def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> No
             target.assign(average)
 
 
-def epochs_done(last: Path) -> int:
+def read_epochs_done(last: Path) -> int:
     """Number of epochs behind a `last.keras`.
 
     Raises:
