@@ -101,8 +101,8 @@ def evaluate(
         agreement.write_disputes(disputed, out / DISPUTES)
     else:
         (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
-    surest = mistakes.described(table, predictions.parent / MISTAKES)
-    typical = gallery.described(table, predictions.parent / GALLERY)
+    surest = mistakes.read_mistakes(table, predictions.parent / MISTAKES)
+    typical = gallery.read_gallery(table, predictions.parent / GALLERY)
     write_model_card(metrics, out / MODEL_CARD)
     write_report(table, other_tables, metrics, disputed, surest, typical, out / REPORT)
     return metrics
@@ -110,22 +110,24 @@ def evaluate(
 
 def format_summary(metrics: dict[str, Any]) -> str:
     """The headline figures as text, for a terminal."""
-    from leuko_tf.metrics.headline import headlines
+    from leuko_tf.metrics.headline import list_headlines
 
     source = metrics["source"]
     kind = "SYNTHETIC images" if source.get("synthetic") else "images"
     if source.get("held_out") is False:
         kind += ", trained on"
-    lines = [_line(kind, f"{metrics['pooled']['images']:,}", "95 % interval", "folds: mean", "SD")]
-    for headline in headlines(metrics):
+    lines = [
+        _format_line(kind, f"{metrics['pooled']['images']:,}", "95 % interval", "folds: mean", "SD")
+    ]
+    for headline in list_headlines(metrics):
         between = headline.interval and " to ".join(f"{end:.4f}" for end in headline.interval)
         mean, sd = (f"{n:.4f}" if n is not None else "" for n in (headline.mean, headline.sd))
         value = "undefined" if headline.value is None else f"{headline.value:.4f}"
-        lines.append(_line(headline.title, value, between or "", mean, sd))
+        lines.append(_format_line(headline.title, value, between or "", mean, sd))
     return "\n".join(lines)
 
 
-def _line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
+def _format_line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
     return f"  {title:<30}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
 
 

@@ -85,7 +85,7 @@ def write_predictions(table: pd.DataFrame, source: Source, path: Path) -> None:
       source: JSON-like description of where the rows come from.
       path: file to write, replaced as a whole.
     """
-    write_parquet(_checked(table, str(path)), source, path, SCHEMA)
+    write_parquet(_check_table(table, str(path)), source, path, SCHEMA)
 
 
 def write_parquet(
@@ -122,14 +122,14 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
         described above. The message names the column, or the first row and its id: rows count from
         1; of a CSV file it is the line, as an editor counts, and of an `.npz` the arrays' index.
     """
-    if not _is_there(path):
+    if not _exists(path):
         raise UserError(f"No file {path}")
     source: Source = {}
-    name_row: Callable[[int], str] = _row
+    name_row: Callable[[int], str] = _name_row
     ending = path.suffix.lower()
     if ending == ".csv":
         table = _read_csv(path)
-        name_row = partial(_line, path)
+        name_row = partial(_name_line, path)
     elif ending == ".npz":
         table, source = _read_published_outputs(path)
         name_row = "index {}".format
@@ -138,10 +138,10 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
     for column in EXAMINERS:
         if column not in table.columns:
             table[column] = NOT_REANNOTATED
-    return _checked(table, str(path), name_row), source
+    return _check_table(table, str(path), name_row), source
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:  # such as a folder that may not be entered
@@ -200,11 +200,11 @@ def _refuse_other_separators(path: Path) -> None:
             )
 
 
-def _row(row: int) -> str:
+def _name_row(row: int) -> str:
     return f"row {row + 1}"
 
 
-def _line(path: Path, row: int) -> str:
+def _name_line(path: Path, row: int) -> str:
     """Where a row of a CSV file begins. Blank lines and line breaks in quotes are lines, too."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         filled = [(n, line) for n, line in enumerate(file, 1) if line.strip(" \t\r\n")]
@@ -214,7 +214,7 @@ def _line(path: Path, row: int) -> str:
             pass
         return f"line {filled[reader.line_num][0]}"
     except (csv.Error, IndexError):  # not all that pandas reads, such as a cell of 200,000 letters
-        return f"{_row(row)} below the header"
+        return f"{_name_row(row)} below the header"
 
 
 def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
@@ -235,13 +235,13 @@ def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
     return table, PUBLISHED_SOURCE
 
 
-def probabilities(table: pd.DataFrame) -> np.ndarray:
+def get_probabilities(table: pd.DataFrame) -> np.ndarray:
     """float64 array [n, 15] of the table's probabilities."""
     return table[PROBABILITIES].to_numpy(np.float64)
 
 
-def _checked(
-    table: pd.DataFrame, where: str, name_row: Callable[[int], str] = _row
+def _check_table(
+    table: pd.DataFrame, where: str, name_row: Callable[[int], str] = _name_row
 ) -> pd.DataFrame:
     """The table with the documented columns and types.
 

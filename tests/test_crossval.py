@@ -180,14 +180,14 @@ def test_another_network_is_put_beside(course: Course, labels: dict[str, str]) -
 
 def test_the_surest_mistakes_of_all_folds_have_their_pictures(course: Course) -> None:
     table, _ = read_predictions(course.workdir / "predictions.parquet")
-    described = mistakes.described(table, course.workdir / "mistakes")
+    described = mistakes.read_mistakes(table, course.workdir / "mistakes")
     assert len(described) == 12
     assert None not in [mistake.picture for mistake in described]
 
 
 def test_the_gallery_shows_typical_cells_of_all_folds(course: Course) -> None:
     table, _ = read_predictions(course.workdir / "predictions.parquet")
-    found = gallery.described(table, course.workdir / "gallery")
+    found = gallery.read_gallery(table, course.workdir / "gallery")
     assert {*found} == {*table["label"]}
     assert all(found.values())
     assert {answer.picture.parent for cells in found.values() for answer in cells} == {

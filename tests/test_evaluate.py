@@ -12,12 +12,12 @@ from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.evaluate import evaluate, parse_named_tables
 from leuko_tf.explanation import gallery, mistakes
-from leuko_tf.explanation.pictures import picture_name
+from leuko_tf.explanation.pictures import to_picture_name
 from leuko_tf.metrics.agreement import find_disputes
 from leuko_tf.predictions import (
     EXAMINERS,
     PROBABILITIES,
-    probabilities,
+    get_probabilities,
     read_predictions,
     write_predictions,
 )
@@ -110,7 +110,7 @@ class TestModel:
         images = [np.asarray(Image.open(smear / i).convert("RGB")) for i in table["id"]]
         model = keras.models.load_model(workdir / "best.keras")
         expected = model.predict(np.stack(images), verbose=0)
-        np.testing.assert_allclose(probabilities(table), expected, atol=1e-6)
+        np.testing.assert_allclose(get_probabilities(table), expected, atol=1e-6)
         rows = [line.split() for line in (smear / "annotations.dat").read_text().splitlines()]
         annotations = {path: rest for path, *rest in rows}
         for row in table.itertuples():
@@ -147,14 +147,16 @@ class TestModel:
         # The pictures are of this run; what is no picture of ours stays.
         assert _files(tmp_path / "mistakes") == {*_pictures_of(table), "notes.txt"}
         assert _files(tmp_path / "gallery") == {
-            picture_name(i) for i in gallery.typical(table)["id"]
+            to_picture_name(i) for i in gallery.choose_cells(table)["id"]
         }
 
 
 def _pictures_of(table: pd.DataFrame) -> list[str]:
     """File names of the twelve surest wrong answers."""
     wrong = []
-    for image, label, scores in zip(table["id"], table["label"], probabilities(table), strict=True):
+    for image, label, scores in zip(
+        table["id"], table["label"], get_probabilities(table), strict=True
+    ):
         if CODES[scores.argmax()] != label:
             wrong.append((-scores.max(), image))
     return [image.replace("/", "__") + ".png" for _, image in sorted(wrong)[:12]]
@@ -189,7 +191,7 @@ class TestMistakes:
 
     def test_they_are_described_surest_first(self, evaluation: Path) -> None:
         table, _ = read_predictions(evaluation / "predictions.parquet")
-        described = mistakes.described(table, evaluation / "mistakes")
+        described = mistakes.read_mistakes(table, evaluation / "mistakes")
         assert [m.picture and m.picture.name for m in described] == _pictures_of(table)
         rows = table.set_index("id")
         for mistake in described:
@@ -203,7 +205,7 @@ class TestMistakes:
         self, evaluation: Path, tmp_path: Path
     ) -> None:
         table, _ = read_predictions(evaluation / "predictions.parquet")
-        described = mistakes.described(table, tmp_path)
+        described = mistakes.read_mistakes(table, tmp_path)
         assert len(described) == 12
         assert {mistake.picture for mistake in described} == {None}
 
@@ -217,7 +219,7 @@ class TestMistakes:
         (tmp_path / "old.png").touch()
         mistakes.draw(Explainer(load_model(workdir / "best.keras")), right, {}, tmp_path)
         assert not _files(tmp_path)
-        assert mistakes.described(right, tmp_path) == []
+        assert mistakes.read_mistakes(right, tmp_path) == []
 
 
 class TestTable:

@@ -18,10 +18,10 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from leuko_tf.classes import CODES
+from leuko_tf.classes import CODES, SYNTHETIC_REMARK
 from leuko_tf.cli import UserError
-from leuko_tf.export import SYNTHETIC_REMARK, WARM_BATCH_SIZES, export, prune, versions
-from leuko_tf.metrics.calibration import tempered
+from leuko_tf.export import WARM_BATCH_SIZES, export, find_versions, prune
+from leuko_tf.metrics.calibration import apply_temperature
 from leuko_tf.network.loading import load_model, make_embedding_model
 from leuko_tf.savedmodel.decoding import MAX_PIXELS
 from serving.client import Client, read_image
@@ -233,7 +233,9 @@ def test_temperature_divides_the_logits(
     version = export(load_model(workdir / "best.keras"), tmp_path, {}, temperature=2.5)
     signatures = tf.saved_model.load(str(version)).signatures
     answer = signatures["serving_default"](images=tf.constant(images))
-    np.testing.assert_allclose(answer["probabilities"], tempered(expected, 2.5), atol=AGREEMENT)
+    np.testing.assert_allclose(
+        answer["probabilities"], apply_temperature(expected, 2.5), atol=AGREEMENT
+    )
     description = json.loads((version / "assets.extra" / "model.json").read_text())
     assert description["temperature"] == 2.5
 
@@ -251,7 +253,7 @@ def test_each_export_is_the_next_version_and_nothing_else_is_left(
     for name in (*kept, f".unfinished-{host}-{ended.pid}"):
         (base / name / "variables").mkdir(parents=True)
     assert export(load_model(workdir / "best.keras"), base, {}) == base / "8"
-    assert versions(base) == [7, 8]
+    assert find_versions(base) == [7, 8]
     expected = {"7", "8", "007", "99-draft", "²", *kept}
     assert {f.name for f in base.iterdir()} == expected
 
@@ -274,7 +276,7 @@ def test_the_oldest_versions_are_pruned(
     for version in (1, 2, 7, 9):
         (tmp_path / str(version) / "variables").mkdir(parents=True)
     deleted = prune(tmp_path, keep, tmp_path / str(published))
-    assert versions(tmp_path) == left
+    assert find_versions(tmp_path) == left
     assert sorted([*deleted, *left]) == [1, 2, 7, 9]
     assert {f.name for f in tmp_path.iterdir()} == set(map(str, left))
 
@@ -293,7 +295,7 @@ def test_command_with_all_its_options(workdir: Path, tmp_path: Path) -> None:
     done = command("--temperature", "1.5", "--version", "12", "--keep", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"exported: {base / '12'}", f"deleted: {base / '1'}"]
-    assert versions(base) == [4, 12]
+    assert find_versions(base) == [4, 12]
     extra = base / "12" / "assets.extra"
     assert (extra / "model_card.md").read_text() == card.read_text()
     assert (extra / "config.yaml").read_text() == (workdir / "config.yaml").read_text()

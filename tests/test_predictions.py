@@ -23,7 +23,7 @@ from leuko_tf.predictions import (
     EXAMINERS,
     METADATA_KEY,
     PROBABILITIES,
-    probabilities,
+    get_probabilities,
     read_predictions,
     write_predictions,
 )
@@ -76,7 +76,7 @@ class TestRoundTrip:
         write_predictions(shuffled, SOURCE, tmp_path / "p.parquet")
         again, _ = read_predictions(tmp_path / "p.parquet")
         assert list(again.columns) == COLUMNS
-        scores = probabilities(again)
+        scores = get_probabilities(again)
         assert scores.dtype == np.float64
         np.testing.assert_array_equal(scores, table[[f"p_{code}" for code in CODES]])
 
@@ -516,7 +516,7 @@ class TestPublishedOutputs:
         assert sizes == {1: 3773, 2: 3630, 3: 3676, 4: 3714, 5: 3572}
         expected = json.loads((file.parent / "expected_metrics.json").read_text())
         confusion = pd.crosstab(
-            table["label"], np.array(CODES)[probabilities(table).argmax(axis=1)]
+            table["label"], np.array(CODES)[get_probabilities(table).argmax(axis=1)]
         ).reindex(index=CODES, columns=CODES, fill_value=0)
         assert confusion.to_numpy().tolist() == expected["confusion_pooled"]
         with np.load(file) as given:

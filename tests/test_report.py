@@ -16,11 +16,11 @@ from PIL import Image
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.evaluate import evaluate
 from leuko_tf.explanation import gallery
-from leuko_tf.explanation.mistakes import surest
-from leuko_tf.explanation.pictures import note, picture_name
+from leuko_tf.explanation.mistakes import find_mistakes
+from leuko_tf.explanation.pictures import make_note, to_picture_name
 from leuko_tf.files import GALLERY, MISTAKES
 from leuko_tf.metrics.published import read_published_figures
-from leuko_tf.predictions import PROBABILITIES, probabilities, write_predictions
+from leuko_tf.predictions import PROBABILITIES, get_probabilities, write_predictions
 from leuko_tf.report.text import LIMITS
 
 REAL = {
@@ -128,13 +128,13 @@ def _write(
 def _pictures(folder: Path, table: pd.DataFrame) -> None:
     """Stands in for `draw` of `leuko_tf.explanation.mistakes` and `leuko_tf.explanation.gallery`, which needs a model."""
     for name, rows, size in (
-        (MISTAKES, surest(table), (400, 200)),
-        (GALLERY, gallery.typical(table), (640, 160)),
+        (MISTAKES, find_mistakes(table), (400, 200)),
+        (GALLERY, gallery.choose_cells(table), (640, 160)),
     ):
         (folder / "in" / name).mkdir(parents=True, exist_ok=True)
-        for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
-            file = folder / "in" / name / picture_name(image_id)
-            Image.new("RGB", size, "purple").save(file, pnginfo=note(scores))
+        for image_id, scores in zip(rows["id"], get_probabilities(rows), strict=True):
+            file = folder / "in" / name / to_picture_name(image_id)
+            Image.new("RGB", size, "purple").save(file, pnginfo=make_note(scores))
 
 
 @pytest.fixture(scope="module")
@@ -498,12 +498,12 @@ class TestMistakes:
     def test_the_surest_come_first_with_their_pictures(self, full):
         page, _ = full
         pictures = [a for tag, a in page.tags if tag == "img" and a["width"] == "400"]
-        rows = surest(_table([*CODES] * 60, folds=5))
+        rows = find_mistakes(_table([*CODES] * 60, folds=5))
         assert [a["alt"].split(",")[0] for a in pictures] == [f"Cell {i}" for i in rows["id"]]
         assert all(a["src"].startswith("data:image/jpeg;base64,") for a in pictures)
 
     def test_without_pictures_they_are_a_table(self, page):
-        rows = surest(_table([*CODES] * 80))
+        rows = find_mistakes(_table([*CODES] * 80))
         listed = [row[0] for row in page.rows if row and row[0] in {*rows["id"]}]
         assert listed == rows["id"].tolist()
         assert "The pictures are not at hand" in page.text
@@ -532,10 +532,10 @@ class TestGallery:
         shown = _gallery(page)
         places = [shown.index(f"{code} {BY_CODE[code].name}") for code in LINEAGE_ORDER]
         assert places == sorted(places)
-        rows = gallery.typical(_table([*CODES] * 60, folds=5))
+        rows = gallery.choose_cells(_table([*CODES] * 60, folds=5))
         assert rows["label"].value_counts().to_dict() == dict.fromkeys(CODES, 2)
         for image_id, code, probability in zip(
-            rows["id"], rows["label"], probabilities(rows).max(axis=1), strict=True
+            rows["id"], rows["label"], get_probabilities(rows).max(axis=1), strict=True
         ):
             assert f"label {code} , answer {code} ( {probability:.3f} )" in shown.replace(
                 "(", "( "
@@ -547,7 +547,7 @@ class TestGallery:
     def test_each_cell_has_four_panels_with_alternative_texts(self, full):
         page, _ = full
         pictures = [a for tag, a in page.tags if tag == "img" and a["width"] == "160"]
-        rows = gallery.typical(_table([*CODES] * 60, folds=5))
+        rows = gallery.choose_cells(_table([*CODES] * 60, folds=5))
         texts = [f"Cell {i}" for i in rows["id"]]
         assert [a["alt"] for a in pictures[::4]] == texts
         assert [a["alt"] for a in pictures[1:4]] == ["gradient", "overlay", "Grad-CAM++"]
@@ -559,10 +559,12 @@ class TestGallery:
         bare, _ = _write(tmp_path, table, REAL, replicates=0)
         _pictures(tmp_path, table)
         rng = np.random.default_rng(0)
-        rows = gallery.typical(table).set_index("id", drop=False)
-        for image_id, scores in zip(rows["id"], probabilities(rows), strict=True):
+        rows = gallery.choose_cells(table).set_index("id", drop=False)
+        for image_id, scores in zip(rows["id"], get_probabilities(rows), strict=True):
             noise = Image.fromarray(rng.integers(0, 256, (160, 640, 3), np.uint8))
-            noise.save(tmp_path / "in" / GALLERY / picture_name(image_id), pnginfo=note(scores))
+            noise.save(
+                tmp_path / "in" / GALLERY / to_picture_name(image_id), pnginfo=make_note(scores)
+            )
         page, _ = _write(tmp_path, table, REAL, replicates=0)
         assert 120 <= len([a for tag, a in page.tags if tag == "img"]) <= 132
         assert len(page.source) - len(bare.source) < 6e6
@@ -597,8 +599,8 @@ class TestGallery:
         other = table.copy()
         changed = other["label"] == "BAS"
         # The same answer, as surely: only the other classes' probabilities differ.
-        top = probabilities(other[changed]).max(axis=1, keepdims=True)
-        scores = probabilities(other[changed])
+        top = get_probabilities(other[changed]).max(axis=1, keepdims=True)
+        scores = get_probabilities(other[changed])
         rest = np.where(scores == top, 0, scores)[:, ::-1]
         rest[np.arange(len(rest)), CODES.index("BAS")] = 0
         rest *= (1 - top) / rest.sum(axis=1, keepdims=True)

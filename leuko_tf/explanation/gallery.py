@@ -11,8 +11,8 @@ from leuko_tf.classes import INDEX, LINEAGE_ORDER
 from leuko_tf.explanation import pictures
 from leuko_tf.explanation.explainer import Explainer
 from leuko_tf.explanation.methods import GRAD_CAM, GRADIENT, Explanation
-from leuko_tf.explanation.pictures import Answered, clear
-from leuko_tf.predictions import probabilities
+from leuko_tf.explanation.pictures import Answer, delete_pictures
+from leuko_tf.predictions import get_probabilities
 
 FOLDER = "gallery"  # beside the table of predictions
 CELLS = 2  # of a class
@@ -22,7 +22,7 @@ METHODS = (GRADIENT, GRAD_CAM)
 PANELS = ("cell", GRADIENT, "overlay", GRAD_CAM)
 
 
-def candidates(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def rank_cells(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows that may stand for their class, the most typical first.
 
     They are the right answers, of middling probability first; of a class without a right answer,
@@ -34,7 +34,7 @@ def candidates(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns:
       Code to rows, in lineage order; classes without images are left out.
     """
-    scores = probabilities(table)
+    scores = get_probabilities(table)
     right = scores.argmax(axis=1) == table["label"].map(INDEX).to_numpy()
     by_confidence = table.assign(_confidence=scores.max(axis=1), _right=right).sort_values(
         ["_confidence", "id"]
@@ -52,12 +52,12 @@ def candidates(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def typical(table: pd.DataFrame) -> pd.DataFrame:
+def choose_cells(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that the gallery shows: the first candidates of every class."""
-    return pd.concat([rows.head(CELLS) for rows in candidates(table).values()])
+    return pd.concat([rows.head(CELLS) for rows in rank_cells(table).values()])
 
 
-def described(table: pd.DataFrame, folder: Path) -> dict[str, list[Answered]]:
+def read_gallery(table: pd.DataFrame, folder: Path) -> dict[str, list[Answer]]:
     """The pictured answers of each class, the most typical first.
 
     Only pictures that the folder has: of folds that were joined, it has the typical cells of each.
@@ -72,9 +72,9 @@ def described(table: pd.DataFrame, folder: Path) -> dict[str, list[Answered]]:
     """
     there = {file.name for file in folder.glob("*.png")}
     found = {}
-    for code, rows in candidates(table).items():
-        drawn = rows[rows["id"].map(pictures.picture_name).isin(there)]
-        answers = pictures.described(drawn, folder)
+    for code, rows in rank_cells(table).items():
+        drawn = rows[rows["id"].map(pictures.to_picture_name).isin(there)]
+        answers = pictures.read_answers(drawn, folder)
         found[code] = [answer for answer in answers if answer.picture][:CELLS]
     return found
 
@@ -90,8 +90,8 @@ def draw(
       images: id to uint8 array [height, width, 3], of one size; of `typical` at least.
       folder: made if it is not there.
     """
-    clear(folder)
-    pictures.draw(explain, typical(table), images, folder, METHODS, _picture)
+    delete_pictures(folder)
+    pictures.draw(explain, choose_cells(table), images, folder, METHODS, _picture)
 
 
 def _picture(explanation: Explanation) -> Image.Image:

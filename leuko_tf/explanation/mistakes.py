@@ -11,8 +11,8 @@ from leuko_tf.classes import INDEX
 from leuko_tf.explanation import pictures
 from leuko_tf.explanation.explainer import Explainer
 from leuko_tf.explanation.methods import GRADIENT, Explanation
-from leuko_tf.explanation.pictures import Answered, clear
-from leuko_tf.predictions import probabilities
+from leuko_tf.explanation.pictures import Answer, delete_pictures
+from leuko_tf.predictions import get_probabilities
 
 FOLDER = "mistakes"  # beside the table of predictions
 SHOWN = 12
@@ -21,14 +21,14 @@ SIDE = 200  # of each of the two panels, in pixels
 METHOD = GRADIENT
 
 
-def surest(table: pd.DataFrame, number: int = SHOWN) -> pd.DataFrame:
+def find_mistakes(table: pd.DataFrame, number: int = SHOWN) -> pd.DataFrame:
     """The rows of the wrong answers with the highest probability, the surest first.
 
     Args:
       table: checked predictions.
       number: of rows at most.
     """
-    scores = probabilities(table)
+    scores = get_probabilities(table)
     wrong = scores.argmax(axis=1) != table["label"].map(INDEX).to_numpy()
     surest_first = table.assign(_confidence=scores.max(axis=1))[wrong].sort_values(
         ["_confidence", "id"], ascending=[False, True]
@@ -36,9 +36,9 @@ def surest(table: pd.DataFrame, number: int = SHOWN) -> pd.DataFrame:
     return surest_first.drop(columns="_confidence").head(number)
 
 
-def described(table: pd.DataFrame, folder: Path) -> list[Answered]:
+def read_mistakes(table: pd.DataFrame, folder: Path) -> list[Answer]:
     """The surest mistakes, with their pictures where the folder has them."""
-    return pictures.described(surest(table), folder)
+    return pictures.read_answers(find_mistakes(table), folder)
 
 
 def draw(
@@ -52,8 +52,8 @@ def draw(
       images: id to uint8 array [height, width, 3], of one size; of `surest` at least.
       folder: made if there is a mistake.
     """
-    clear(folder)
-    pictures.draw(explain, surest(table), images, folder, (METHOD,), _picture)
+    delete_pictures(folder)
+    pictures.draw(explain, find_mistakes(table), images, folder, (METHOD,), _picture)
 
 
 def _picture(explanation: Explanation) -> Image.Image:

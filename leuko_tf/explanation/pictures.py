@@ -20,7 +20,7 @@ from leuko_tf.cli import write_aside
 from leuko_tf.data.images import batched
 from leuko_tf.explanation.explainer import BATCH, Explainer
 from leuko_tf.explanation.methods import Explanation
-from leuko_tf.predictions import probabilities
+from leuko_tf.predictions import get_probabilities
 
 OPACITY = 0.55  # of a map over its cell
 NOTE = "probabilities"  # the PNG text chunk: all 15, in the order of the classes
@@ -29,7 +29,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answer:
     """One answer of the network.
 
     Attributes:
@@ -49,7 +49,7 @@ class Answered:
     picture: Path | None
 
 
-def described(rows: pd.DataFrame, folder: Path) -> list[Answered]:
+def read_answers(rows: pd.DataFrame, folder: Path) -> list[Answer]:
     """The answers of a table, in its order, with their pictures where the folder has them.
 
     Args:
@@ -57,11 +57,13 @@ def described(rows: pd.DataFrame, folder: Path) -> list[Answered]:
       folder: what `draw` wrote to; it need not be there.
     """
     answers = []
-    for image_id, label, scores in zip(rows["id"], rows["label"], probabilities(rows), strict=True):
+    for image_id, label, scores in zip(
+        rows["id"], rows["label"], get_probabilities(rows), strict=True
+    ):
         answer = int(scores.argmax())
-        file = folder / picture_name(image_id)
+        file = folder / to_picture_name(image_id)
         answers.append(
-            Answered(
+            Answer(
                 id=image_id,
                 label=label,
                 answer=CODES[answer],
@@ -73,7 +75,7 @@ def described(rows: pd.DataFrame, folder: Path) -> list[Answered]:
     return answers
 
 
-def picture_name(image_id: str) -> str:
+def to_picture_name(image_id: str) -> str:
     """File name of an image's picture."""
     return image_id.replace("/", "__") + ".png"
 
@@ -97,24 +99,26 @@ def draw(
       compose: makes the picture.
     """
     with tqdm(total=len(rows), desc=folder.name, unit=" pictures") as progress:
-        for batch in batched(zip(rows["id"], probabilities(rows), strict=True), BATCH):
+        for batch in batched(zip(rows["id"], get_probabilities(rows), strict=True), BATCH):
             explanations = explain(np.stack([images[image_id] for image_id, _ in batch]), methods)
             for (image_id, scores), explanation in zip(batch, explanations, strict=True):
                 # Elsewhere (another runtime) a close answer may be the other one: its map would
                 # explain what the table does not say.
                 if explanation.code == CODES[scores.argmax()]:
-                    with write_aside(folder / picture_name(image_id)) as aside:
-                        compose(explanation).save(aside, pnginfo=note(scores), compress_level=1)
+                    with write_aside(folder / to_picture_name(image_id)) as aside:
+                        compose(explanation).save(
+                            aside, pnginfo=make_note(scores), compress_level=1
+                        )
             progress.update(len(batch))
 
 
-def clear(folder: Path) -> None:
+def delete_pictures(folder: Path) -> None:
     """Deletes the pictures that an earlier run left. A person's own files would stay."""
     for picture in folder.glob("*.png"):
         picture.unlink()
 
 
-def note(scores: np.ndarray) -> PngInfo:
+def make_note(scores: np.ndarray) -> PngInfo:
     """What a picture tells of itself.
 
     Args:
@@ -161,7 +165,7 @@ def strip(panels: list[Image.Image]) -> Image.Image:
     return joined
 
 
-def panels_of(picture: Image.Image) -> list[Image.Image]:
+def split_panels(picture: Image.Image) -> list[Image.Image]:
     """What `strip` joined."""
     side = picture.height
     return [picture.crop((x, 0, x + side, side)) for x in range(0, picture.width, side)]

@@ -15,10 +15,10 @@ from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
 from leuko_tf.cli import write_aside
 from leuko_tf.focus.cells import MaskedCell
 from leuko_tf.focus.perturbation import CURVES, RANDOM
-from leuko_tf.focus.sanity import FEWEST, MEASURES, NO_ROOM, verdict
+from leuko_tf.focus.sanity import FEWEST, MEASURES, NO_ROOM, format_verdict
 from leuko_tf.focus.segmentation import BACKGROUND, NUCLEUS, REGIONS
-from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, svg, tidy
-from leuko_tf.report.text import SYNTHETIC_LIMIT, environment
+from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, tidy_axes, to_svg
+from leuko_tf.report.text import SYNTHETIC_LIMIT, make_environment
 
 PAGE = "focus.html"
 MASKS = "segmentation.png"
@@ -35,7 +35,7 @@ def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None
     """Writes a picture of the first cells, by class, with the outlines of their masks.
 
     Args:
-      cells: with masks; even by class, as `leuko_tf.focus.cells.choose` orders them.
+      cells: with masks; even by class, as `leuko_tf.focus.cells.choose_images` orders them.
       synthetic: whether they are drawn.
       file: PNG to write.
     """
@@ -73,7 +73,7 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
       file: to write.
     """
     source = result["source"]
-    template = environment(autoescape=True).get_template("focus.html.j2")
+    template = make_environment(autoescape=True).get_template("focus.html.j2")
     page = template.render(
         result=result,
         source=source,
@@ -83,7 +83,7 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
         measures=dict(zip(MEASURES, ("Spearman's correlation, no sign", "SSIM"), strict=True)),
         fewest=FEWEST,
         no_room=NO_ROOM,
-        verdict=verdict,
+        format_verdict=format_verdict,
         curves=CURVES,
         random=RANDOM,
         codes=[code for code in LINEAGE_ORDER if _has(result, code)],
@@ -131,13 +131,13 @@ def _shares(result: Mapping[str, Any]) -> str:
         axes.set_ylim(len(REGIONS) - 0.5, -0.5)
         axes.set_yticks(range(len(REGIONS)), _INWARDS)
         axes.set_xlabel("share")
-        tidy(axes)
+        tidy_axes(axes)
     handles, names = panels[0].get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     figure.legend(
         once.values(), once.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
-    return svg(figure, "Shares of saliency and of area in nucleus, cytoplasm and background")
+    return to_svg(figure, "Shares of saliency and of area in nucleus, cytoplasm and background")
 
 
 def _classes(result: Mapping[str, Any]) -> str:
@@ -163,8 +163,8 @@ def _classes(result: Mapping[str, Any]) -> str:
         axes.set_ylim(len(codes) - 0.5, -0.5)
         axes.set_yticks(range(len(codes)), codes)
         axes.set_xlabel("share in the nucleus")
-        tidy(axes)
-    return svg(figure, "Share of saliency in the nucleus by class")
+        tidy_axes(axes)
+    return to_svg(figure, "Share of saliency in the nucleus by class")
 
 
 def _perturbed(result: Mapping[str, Any]) -> str:
@@ -181,11 +181,11 @@ def _perturbed(result: Mapping[str, Any]) -> str:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("share of pixels " + {"insertion": "inserted", "deletion": "deleted"}[name])
         axes.set_ylim(-0.02, 1.02)
-        tidy(axes)
+        tidy_axes(axes)
     panels[0].set_ylabel("probability of the answered class")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return svg(figure, "Insertion and deletion curves")
+    return to_svg(figure, "Insertion and deletion curves")
 
 
 def _jpeg(picture: Path) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from leuko_tf.classes import LINEAGE_ORDER
 from leuko_tf.focus.segmentation import REGIONS
-from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, resampling_weights
+from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, draw_weights
 
 # Columns of the table: shares of the map, of the area, and of the map under the others' masks.
 SHARES, AREAS, ELSEWHERE = (
@@ -16,12 +16,12 @@ SHARES, AREAS, ELSEWHERE = (
 FIGURES = ("share", "area", "ratio", "elsewhere", "excess")
 
 
-def one_hot(mask: np.ndarray) -> np.ndarray:
+def to_one_hot(mask: np.ndarray) -> np.ndarray:
     """A mask as int32 array [3, height, width], 1 where the region of `REGIONS` is."""
     return np.stack([mask == value for value in range(len(REGIONS))]).astype(np.int32)
 
 
-def shares_of(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
+def compute_shares(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """How much of a map lies in each region.
 
     Args:
@@ -38,7 +38,7 @@ def shares_of(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
     return sums / total if total > 0 else np.full(len(REGIONS), np.nan)
 
 
-def share_figures(rows: pd.DataFrame) -> dict[str, Any]:
+def summarize_shares(rows: pd.DataFrame) -> dict[str, Any]:
     """Means over images, with intervals, of one method.
 
     Args:
@@ -77,14 +77,14 @@ def _group(rows: pd.DataFrame) -> dict[str, Any]:
             ends[:] = np.nan
     return {"images": len(values)} | {
         region: {
-            name: {"value": _number(estimate[i, k]), "interval": ends_of(ends[:, i, k])}
+            name: {"value": _number(estimate[i, k]), "interval": to_json_interval(ends[:, i, k])}
             for i, name in enumerate(FIGURES)
         }
         for k, region in enumerate(REGIONS)
     }
 
 
-def intervals_of_means(values: np.ndarray) -> np.ndarray:
+def compute_mean_intervals(values: np.ndarray) -> np.ndarray:
     """95 % intervals of the means over images.
 
     Args:
@@ -101,11 +101,11 @@ def intervals_of_means(values: np.ndarray) -> np.ndarray:
 def _replicated_means(values: np.ndarray) -> np.ndarray:
     """Float array [replicates, columns] of float array [images, columns]."""
     alike = np.zeros(len(values), np.int64)  # no strata: a class of one image would have no spread
-    weights = np.concatenate([*resampling_weights(alike, REPLICATES)])
+    weights = np.concatenate([*draw_weights(alike, REPLICATES)])
     return weights.astype(np.float64) @ values / len(values)
 
 
-def ends_of(interval: np.ndarray) -> list[float] | None:
+def to_json_interval(interval: np.ndarray) -> list[float] | None:
     """An interval for JSON, which has no not-a-number."""
     return interval.tolist() if np.isfinite(interval).all() else None
 

@@ -20,9 +20,9 @@ from sklearn import metrics as sk
 from leuko_tf.classes import CODES, INDEX, NOT_REANNOTATED, QUESTIONS, UNCERTAIN
 from leuko_tf.cli import UserError, write_aside
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, SEED
-from leuko_tf.metrics.questions import operating_point
-from leuko_tf.metrics.summary import Points, figures
-from leuko_tf.predictions import EXAMINERS, probabilities
+from leuko_tf.metrics.questions import compute_operating_point
+from leuko_tf.metrics.summary import Points, compute_figures
+from leuko_tf.predictions import EXAMINERS, get_probabilities
 
 ANSWERS = (*CODES, UNCERTAIN)
 YES_NO = ("yes", "no")
@@ -58,15 +58,17 @@ def measure_agreement(table: pd.DataFrame) -> dict[str, Any]:
         raise UserError("no image has two re-annotations: there is nothing to compare")
     return {
         "images": len(rows),
-        "classes": {"_".join(pair): _compared(rows, pair, _as_it_is, ANSWERS) for pair in PAIRS},
+        "classes": {
+            "_".join(pair): _compare_pair(rows, pair, _as_it_is, ANSWERS) for pair in PAIRS
+        },
         "questions": {
             name: {
-                **{"_".join(p): _compared(rows, p, _yes_or_no(codes), YES_NO) for p in PAIRS},
-                "operating_points": _operating_points(rows, codes),
+                **{"_".join(p): _compare_pair(rows, p, _yes_or_no(codes), YES_NO) for p in PAIRS},
+                "operating_points": _compute_operating_points(rows, codes),
             }
             for name, codes in QUESTIONS.items()
         },
-        "disputes": _kinds_of(find_disputes(table)),
+        "disputes": _count_kinds(find_disputes(table)),
     }
 
 
@@ -88,7 +90,7 @@ def measure_pair_agreement(one: pd.Series, other: pd.Series) -> dict[str, Any]:
     # To draw images with replacement is to draw cells of their table.
     rng = np.random.default_rng(SEED)
     drawn = rng.multinomial(images, counts.ravel() / images, size=REPLICATES)
-    shares, kappas = _agreement_and_kappa(drawn.reshape(-1, *counts.shape))
+    shares, kappas = _compute_agreement_and_kappa(drawn.reshape(-1, *counts.shape))
     return {
         "images": images,
         "agreement": float(np.trace(counts) / images),
@@ -114,7 +116,7 @@ def find_disputes(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[(one == other) & (one != table["label"]) & one.isin(CODES)]
     found = rows[["id", "label"]].assign(reannotated=rows[EXAMINERS[0]])
     if f"p_{CODES[0]}" in table.columns:
-        scores = probabilities(rows)
+        scores = get_probabilities(rows)
         found["network"] = np.array(CODES)[scores.argmax(axis=1)] if len(rows) else []
         found["probability"] = scores.max(axis=1, initial=0)
     return found.sort_values(
@@ -133,7 +135,7 @@ def measure_operating_points(table: pd.DataFrame) -> Points | None:
     rows = select_reannotated(table)
     if rows.empty:
         return None
-    points = {name: _operating_points(rows, codes) for name, codes in QUESTIONS.items()}
+    points = {name: _compute_operating_points(rows, codes) for name, codes in QUESTIONS.items()}
     return {
         name: {column: both["all"] for column, both in of_question.items()}
         for name, of_question in points.items()
@@ -156,7 +158,7 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
     rows = select_reannotated(table)
     if rows.empty:
         return None
-    rows = rows.assign(network=np.array(CODES)[probabilities(rows).argmax(axis=1)])
+    rows = rows.assign(network=np.array(CODES)[get_probabilities(rows).argmax(axis=1)])
     disputed = find_disputes(rows)
     as_label = int((disputed["network"] == disputed["label"]).sum())
     as_reannotated = int((disputed["network"] == disputed["reannotated"]).sum())
@@ -165,9 +167,10 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
         **measure_agreement(rows),
         "network": {
             "agreement": {
-                "_".join(pair): _compared(rows, pair, _as_it_is, ANSWERS) for pair in NETWORK_PAIRS
+                "_".join(pair): _compare_pair(rows, pair, _as_it_is, ANSWERS)
+                for pair in NETWORK_PAIRS
             },
-            "figures": figures(rows, measure_operating_points(rows)),
+            "figures": compute_figures(rows, measure_operating_points(rows)),
             "disputes": {"label": as_label, "reannotated": as_reannotated, "neither": neither},
         },
     }
@@ -220,7 +223,7 @@ def _yes_or_no(codes: tuple[str, ...]) -> Callable[[pd.Series], pd.Series]:
     return lambda column: column.isin(codes).map({True: "yes", False: "no"})
 
 
-def _compared(
+def _compare_pair(
     rows: pd.DataFrame,
     pair: tuple[str, str],
     answer: Callable[[pd.Series], pd.Series],
@@ -236,7 +239,7 @@ def _compared(
     }
 
 
-def _operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, Any]:
+def _compute_operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, Any]:
     """Both re-annotations' points against the label.
 
     Empty if the labels, of all images or of those without UNC, are all of one kind.
@@ -255,19 +258,19 @@ def _operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, A
             points[column][name] = {
                 "images": len(answered),
                 "positives": int(positive.sum()),
-                **operating_point(positive, called),
+                **compute_operating_point(positive, called),
             }
     return points
 
 
-def _kinds_of(disputed: pd.DataFrame) -> dict[str, Any]:
+def _count_kinds(disputed: pd.DataFrame) -> dict[str, Any]:
     kinds = disputed.groupby(["label", "reannotated"]).size().reset_index(name="images")
     # Stable: or the order of equal numbers would be the machine's.
     kinds = kinds.sort_values("images", ascending=False, kind="stable")
     return {"images": len(disputed), "kinds": kinds.to_dict("records")}
 
 
-def _agreement_and_kappa(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_agreement_and_kappa(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of tables [replicates, k, k]; kappa is NaN where chance alone agrees fully."""
     total = counts.sum(axis=(1, 2))
     shares = np.trace(counts, axis1=1, axis2=2) / total

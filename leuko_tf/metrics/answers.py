@@ -9,12 +9,12 @@ from leuko_tf.classes import COARSE_TYPES, CODES, INDEX
 
 CLASS_INDICES = range(len(CODES))
 # int array [15]: of each class the first class of its coarse type, which stands for the type.
-COARSE = np.arange(len(CODES))
+FIRST_OF_TYPE = np.arange(len(CODES))
 for _codes in COARSE_TYPES.values():
-    COARSE[[INDEX[code] for code in _codes]] = INDEX[_codes[0]]
+    FIRST_OF_TYPE[[INDEX[code] for code in _codes]] = INDEX[_codes[0]]
 
 
-def overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def compute_overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Accuracy and its kin over all classes.
 
     Args:
@@ -40,12 +40,14 @@ def overall(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         "matthews_correlation": (
             float(sk.matthews_corrcoef(labels, answers)) if chance_differs else None
         ),
-        "top2_accuracy": float((labels[:, None] == two_most_probable(scores)).any(axis=1).mean()),
+        "top2_accuracy": float(
+            (labels[:, None] == find_two_most_probable(scores)).any(axis=1).mean()
+        ),
         "classes_with_images": len(present),
     }
 
 
-def coarse(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def compute_coarse(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Accuracy and its kin over the coarse types, `leuko_tf.classes.COARSE_TYPES`.
 
     Args:
@@ -54,22 +56,22 @@ def coarse(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     Returns:
       Balanced accuracy and macro F1 average over the types that have images.
     """
-    figures = overall(*coarsened(labels, scores))
+    figures = compute_overall(*merge_coarse_types(labels, scores))
     told = {name: figures[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     return {**told, "types_with_images": figures["classes_with_images"]}
 
 
-def coarsened(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def merge_coarse_types(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of the coarse types, each in the place of its first class."""
-    return COARSE[labels], scores @ np.eye(len(CODES))[COARSE]
+    return FIRST_OF_TYPE[labels], scores @ np.eye(len(CODES))[FIRST_OF_TYPE]
 
 
-def two_most_probable(scores: np.ndarray) -> np.ndarray:
+def find_two_most_probable(scores: np.ndarray) -> np.ndarray:
     """Int array [n, 2], the most probable class and the next; the first of equals goes before."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :2]
 
 
-def per_class(labels: np.ndarray, answers: np.ndarray) -> dict[str, dict[str, Any]]:
+def compute_per_class(labels: np.ndarray, answers: np.ndarray) -> dict[str, dict[str, Any]]:
     """Each code's figures against all others.
 
     Args:
@@ -104,7 +106,7 @@ def per_class(labels: np.ndarray, answers: np.ndarray) -> dict[str, dict[str, An
     return figures
 
 
-def confusion_matrix(labels: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+def count_confusions(labels: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     """Counts [15][15] with labels in rows, in the order of `leuko_tf.classes.CODES`."""
     counts = sk.confusion_matrix(labels, answers, labels=CLASS_INDICES)
     return {"order": list(CODES), "rows_are_labels": counts.tolist()}

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from leuko_tf.classes import CODES, QUESTIONS
-from leuko_tf.metrics.answers import coarsened, two_most_probable
-from leuko_tf.metrics.calibration import log_losses
-from leuko_tf.metrics.questions import question_score
+from leuko_tf.metrics.answers import find_two_most_probable, merge_coarse_types
+from leuko_tf.metrics.calibration import compute_log_losses
+from leuko_tf.metrics.questions import compute_question_score
 
 REPLICATES = 2000
 SEED = 0
 CHUNK = 200  # replicates at once; bounds the memory, not the result
 PERCENTILES = (2.5, 97.5)
 
-_OF_COARSE_TYPES = ("accuracy", "balanced_accuracy", "macro_f1")
+_COARSE_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 # Where a figure stands in the dict of figures, such as ("classes", "NGS", "precision").
 Path = tuple[str, ...]
@@ -34,7 +34,7 @@ Path = tuple[str, ...]
 def bootstrap_intervals(
     labels: np.ndarray, scores: np.ndarray, replicates: int = REPLICATES
 ) -> dict[str, Any]:
-    """Intervals of the figures that `leuko_tf.metrics.summary.figures` computes.
+    """Intervals of the figures that `leuko_tf.metrics.summary.compute_figures` computes.
 
     Args:
       labels: int array [n], indices of classes.
@@ -47,7 +47,7 @@ def bootstrap_intervals(
       has DeLong's) and `calibration`. None where a replicate leaves the figure undefined; a class
       without images, and a question without images of both kinds, are left out.
     """
-    return _percentiles(_replicated(labels, scores, replicates))
+    return _compute_percentiles(_compute_replicates(labels, scores, replicates))
 
 
 def bootstrap_differences(
@@ -64,11 +64,11 @@ def bootstrap_differences(
     Returns:
       As `bootstrap_intervals`, of first minus second.
     """
-    one, other = (_replicated(labels, s, replicates) for s in (scores, others))
-    return _percentiles({path: one[path] - other[path] for path in one})
+    one, other = (_compute_replicates(labels, s, replicates) for s in (scores, others))
+    return _compute_percentiles({path: one[path] - other[path] for path in one})
 
 
-def resampling_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
+def draw_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
     """How often each replicate draws each image; the same whenever the labels are the same.
 
     Args:
@@ -90,14 +90,16 @@ def resampling_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarr
         yield weights
 
 
-def _replicated(labels: np.ndarray, scores: np.ndarray, replicates: int) -> dict[Path, np.ndarray]:
+def _compute_replicates(
+    labels: np.ndarray, scores: np.ndarray, replicates: int
+) -> dict[Path, np.ndarray]:
     """Every figure of every replicate: float arrays [replicates]."""
     weighted = _WeightedFigures(labels, scores)
-    chunks = [weighted(weights) for weights in resampling_weights(labels, replicates)]
+    chunks = [weighted(weights) for weights in draw_weights(labels, replicates)]
     return {path: np.concatenate([chunk[path] for chunk in chunks]) for path in chunks[0]}
 
 
-def _percentiles(replicated: dict[Path, np.ndarray]) -> dict[str, Any]:
+def _compute_percentiles(replicated: dict[Path, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, values in replicated.items():
         *groups, name = path
@@ -117,19 +119,23 @@ class _WeightedFigures:
         answers = scores.argmax(axis=1)
         classes = len(CODES)
         self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
-        types, type_scores = coarsened(labels, scores)
+        types, type_scores = merge_coarse_types(labels, scores)
         of_types = types * classes + type_scores.argmax(axis=1)
         self._coarse_cells = np.eye(classes**2, dtype=np.float32)[of_types]
         self._averaged = {
-            ("overall", "top2_accuracy"): (labels[:, None] == two_most_probable(scores)).any(1),
+            ("overall", "top2_accuracy"): (labels[:, None] == find_two_most_probable(scores)).any(
+                1
+            ),
             ("calibration", "brier"): ((shares - np.eye(classes)[labels]) ** 2).sum(axis=1),
-            ("calibration", "log_loss"): log_losses(labels, shares),
+            ("calibration", "log_loss"): compute_log_losses(labels, shares),
         }
         self._questions = {}
         for name, codes in QUESTIONS.items():
             positive = np.isin(labels, [CODES.index(code) for code in codes])
             if positive.any() and not positive.all():
-                self._questions[name] = _WeightedQuestion(positive, question_score(scores, codes))
+                self._questions[name] = _WeightedQuestion(
+                    positive, compute_question_score(scores, codes)
+                )
 
     def __call__(self, weights: np.ndarray) -> dict[Path, np.ndarray]:
         """Figures [replicates] of weights [replicates, n]."""
@@ -139,11 +145,11 @@ class _WeightedFigures:
             (weights @ cells).reshape(-1, classes, classes).astype(np.float64)
             for cells in (self._cells, self._coarse_cells)
         )
-        coarse = _of_counts(coarse_counts)
+        coarse = _compute_from_counts(coarse_counts)
         averages = weights @ np.stack([*self._averaged.values()], axis=1).astype(np.float32)
         return {
-            **_of_counts(counts),
-            **{("coarse", name): coarse["overall", name] for name in _OF_COARSE_TYPES},
+            **_compute_from_counts(counts),
+            **{("coarse", name): coarse["overall", name] for name in _COARSE_FIGURES},
             **dict(zip(self._averaged, averages.T / images, strict=True)),
             **{
                 ("questions", name, *path): values
@@ -153,17 +159,17 @@ class _WeightedFigures:
         }
 
 
-def _of_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
+def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
     """Figures of confusion matrices [replicates, 15, 15], labels in rows."""
     total = counts.sum(axis=(1, 2))
     of_label, of_answer = counts.sum(axis=2), counts.sum(axis=1)
     right = np.diagonal(counts, axis1=1, axis2=2)
     present = of_label[0] > 0  # stratified: the same in every replicate
-    precision = _ratio(right, of_answer, otherwise=0)
-    sensitivity = _ratio(right, of_label, otherwise=0)
-    f1 = _ratio(2 * right, of_label + of_answer, otherwise=0)
+    precision = _divide(right, of_answer, otherwise=0)
+    sensitivity = _divide(right, of_label, otherwise=0)
+    f1 = _divide(2 * right, of_label + of_answer, otherwise=0)
     negatives = total[:, None] - of_label
-    specificity = 1 - _ratio(of_answer - right, negatives, otherwise=np.nan)
+    specificity = 1 - _divide(of_answer - right, negatives, otherwise=np.nan)
 
     accuracy = right.sum(axis=1) / total
     by_chance = (of_label * of_answer).sum(axis=1) / total**2
@@ -172,8 +178,8 @@ def _of_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
         1 - (of_answer**2).sum(axis=1) / total**2
     )
     # scikit-learn calls the correlation 0 where all answers are of one class.
-    correlation = _ratio(accuracy - by_chance, np.sqrt(spread), otherwise=0)
-    kappa = _ratio(accuracy - by_chance, 1 - by_chance, otherwise=np.nan)
+    correlation = _divide(accuracy - by_chance, np.sqrt(spread), otherwise=0)
+    kappa = _divide(accuracy - by_chance, 1 - by_chance, otherwise=np.nan)
     figures: dict[Path, np.ndarray] = {
         ("overall", "accuracy"): accuracy,
         ("overall", "balanced_accuracy"): sensitivity[:, present].mean(axis=1),
@@ -209,7 +215,7 @@ class _WeightedQuestion:
         called = np.cumsum(weights, axis=1)
         true = np.cumsum(weights * self._positive, axis=1)
         positives, total = true[:, -1], called[:, -1]
-        precision = _ratio(true[:, self._ends], called[:, self._ends], otherwise=0)
+        precision = _divide(true[:, self._ends], called[:, self._ends], otherwise=0)
         gained = np.diff(true[:, self._ends], axis=1, prepend=0) / positives[:, None]
 
         at = self._called - 1
@@ -221,11 +227,11 @@ class _WeightedQuestion:
             ("average_precision",): (precision * gained).sum(axis=1),
             (*half, "sensitivity"): true_at / positives,
             (*half, "specificity"): 1 - (called_at - true_at) / (total - positives),
-            (*half, "precision"): _ratio(true_at, called_at, otherwise=0),
+            (*half, "precision"): _divide(true_at, called_at, otherwise=0),
         }
 
 
-def _ratio(upper: np.ndarray, lower: np.ndarray, otherwise: float) -> np.ndarray:
+def _divide(upper: np.ndarray, lower: np.ndarray, otherwise: float) -> np.ndarray:
     """Quotient, and `otherwise` where the divisor is 0."""
     filled = np.full(np.broadcast_shapes(upper.shape, lower.shape), otherwise, np.float64)
     return np.divide(upper, lower, out=filled, where=lower > 0)

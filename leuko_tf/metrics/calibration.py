@@ -11,7 +11,7 @@ LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
 SMALLEST = float(np.finfo(np.float32).tiny)  # stands for a probability that was rounded to 0
 
 
-def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def compute_calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Errors of the probabilities, and the reliability diagram's numbers.
 
     Args:
@@ -27,7 +27,7 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     scores = scores / scores.sum(axis=1, keepdims=True)
     confidence = scores.max(axis=1)
     right = scores.argmax(axis=1) == labels
-    which = bin_of(confidence)
+    which = find_bin(confidence)
     bins: list[dict[str, Any]] = []
     for i in range(BINS):
         inside = which == i
@@ -48,17 +48,17 @@ def calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
             / len(labels)
         ),
         "brier": float(sk.brier_score_loss(labels, scores, labels=classes)),
-        "log_loss": float(log_losses(labels, scores).mean()),
+        "log_loss": float(compute_log_losses(labels, scores).mean()),
         "bins": bins,
     }
 
 
-def bin_of(confidence: np.ndarray) -> np.ndarray:
+def find_bin(confidence: np.ndarray) -> np.ndarray:
     """Int array [n], each confidence's bin, 0 to 14; an edge belongs to the bin below it."""
     return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
 
 
-def log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def compute_log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Each image's loss [n] in nats: minus the logarithm of the right class's probability.
 
     Not scikit-learn's, which calls a probability at least 2e-16: wrong answers that are surer than
@@ -80,19 +80,19 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
     logits = np.log(np.maximum(scores, SMALLEST))
 
     def log_loss(log_temperature: float) -> float:
-        return log_losses(labels, _softmax(logits / np.exp(log_temperature))).mean()
+        return compute_log_losses(labels, _compute_softmax(logits / np.exp(log_temperature))).mean()
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(log_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
 
 
-def tempered(scores: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities [n, k] as the network would give them with its logits divided by a number."""
-    return _softmax(np.log(np.maximum(scores, SMALLEST)) / temperature)
+    return _compute_softmax(np.log(np.maximum(scores, SMALLEST)) / temperature)
 
 
-def temperature_over_folds(
+def fit_temperatures_over_folds(
     labels: np.ndarray, scores: np.ndarray, folds: np.ndarray
 ) -> dict[str, Any] | None:
     """Scales each fold by a temperature fitted on the other folds only.
@@ -113,25 +113,28 @@ def temperature_over_folds(
     for fold in np.unique(folds):
         inside = folds == fold
         temperature = fit_temperature(labels[~inside], scores[~inside])
-        after[inside] = tempered(scores[inside], temperature)
+        after[inside] = apply_temperature(scores[inside], temperature)
         by_fold[str(fold)] = {
             "temperature": temperature,
-            "before": _errors(labels[inside], scores[inside]),
-            "after": _errors(labels[inside], after[inside]),
+            "before": _compute_errors(labels[inside], scores[inside]),
+            "after": _compute_errors(labels[inside], after[inside]),
         }
     return {
         "fitted_on": "the other folds",
         "folds": by_fold,
-        "before": _errors(labels, scores),
-        "after": {**_errors(labels, after), "bins": calibration(labels, after)["bins"]},
+        "before": _compute_errors(labels, scores),
+        "after": {
+            **_compute_errors(labels, after),
+            "bins": compute_calibration(labels, after)["bins"],
+        },
     }
 
 
-def _errors(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    figures = calibration(labels, scores)
+def _compute_errors(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    figures = compute_calibration(labels, scores)
     return {k: figures[k] for k in ("expected_calibration_error", "brier", "log_loss")}
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def _compute_softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

@@ -6,10 +6,10 @@ import pandas as pd
 
 from leuko_tf.classes import INDEX, QUESTIONS
 from leuko_tf.metrics.bootstrap import REPLICATES, bootstrap_differences
-from leuko_tf.metrics.delong import delong_test
-from leuko_tf.metrics.questions import question_score
-from leuko_tf.metrics.summary import figures
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.delong import run_delong_test
+from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.metrics.summary import compute_figures
+from leuko_tf.predictions import get_probabilities
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     Raises:
       ValueError: if the tables give one image different labels.
     """
-    result = {"other": figures(other), "common_images": 0, "paired": None}
+    result = {"other": compute_figures(other), "common_images": 0, "paired": None}
     common = table["id"][table["id"].isin(other["id"])]
     if common.empty:
         return result
@@ -47,16 +47,18 @@ def compare(
         )
     labels, scores, others = (
         mine["label"].map(INDEX).to_numpy(),
-        probabilities(mine),
-        probabilities(theirs),
+        get_probabilities(mine),
+        get_probabilities(theirs),
     )
     delong: dict[str, Any] = {}
     for name, codes in QUESTIONS.items():
         positive = mine["label"].isin(codes).to_numpy()
         delong[name] = None
         if positive.any() and not positive.all():
-            test = delong_test(
-                positive, question_score(scores, codes), question_score(others, codes)
+            test = run_delong_test(
+                positive,
+                compute_question_score(scores, codes),
+                compute_question_score(others, codes),
             )
             delong[name] = {
                 "difference": test.auc - test.other_auc,
@@ -65,8 +67,8 @@ def compare(
             }
     result["common_images"] = len(common)
     result["paired"] = {
-        "this": figures(mine),
-        "other": figures(theirs),
+        "this": compute_figures(mine),
+        "other": compute_figures(theirs),
         "differences": (
             bootstrap_differences(labels, scores, others, replicates) if replicates else None
         ),

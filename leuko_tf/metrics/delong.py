@@ -32,7 +32,7 @@ class PairedTest:
     p_value: float | None
 
 
-def delong_interval(positive: np.ndarray, score: np.ndarray) -> list[float] | None:
+def compute_delong_interval(positive: np.ndarray, score: np.ndarray) -> list[float] | None:
     """95 % interval of the AUC: normal, cut off at 0 and 1.
 
     Args:
@@ -43,15 +43,15 @@ def delong_interval(positive: np.ndarray, score: np.ndarray) -> list[float] | No
       [lower, upper], or None with fewer than two positives or two negatives. Where the score
       separates the two kinds completely, the variance and so the interval's width is 0.
     """
-    of_positives, of_negatives = _ordered_right(positive, score)
-    variance = _variance_of_mean(of_positives, of_negatives)
+    of_positives, of_negatives = _compute_components(positive, score)
+    variance = _compute_variance(of_positives, of_negatives)
     if variance is None:
         return None
     auc, half = of_positives.mean(), norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance)
     return [float(max(auc - half, 0)), float(min(auc + half, 1))]
 
 
-def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> PairedTest:
+def run_delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> PairedTest:
     """Compares the AUCs of two scores of the same images.
 
     Args:
@@ -59,12 +59,12 @@ def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> P
       score: float array [n].
       other: float array [n].
     """
-    one, two = _ordered_right(positive, score), _ordered_right(positive, other)
+    one, two = _compute_components(positive, score), _compute_components(positive, other)
     auc, other_auc = float(one[0].mean()), float(two[0].mean())
     difference = auc - other_auc
     # The sum of both variances less twice the covariance would be the same but for its rounding,
     # which takes no variance for a little.
-    variance = _variance_of_mean(one[0] - two[0], one[1] - two[1])
+    variance = _compute_variance(one[0] - two[0], one[1] - two[1])
     if variance is None:
         return PairedTest(auc, other_auc, None, None)
     if variance < NO_VARIANCE:
@@ -77,7 +77,7 @@ def delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> P
     return PairedTest(auc, other_auc, interval, float(p_value))
 
 
-def _ordered_right(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_components(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The share of the other kind that each image is ordered right with, ties counting half.
 
     Of the positives [m] and of the negatives [n]: DeLong's structural components. The mean of
@@ -92,7 +92,7 @@ def _ordered_right(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray,
     )
 
 
-def _variance_of_mean(of_positives: np.ndarray, of_negatives: np.ndarray) -> float | None:
+def _compute_variance(of_positives: np.ndarray, of_negatives: np.ndarray) -> float | None:
     """Variance of an AUC, or of a difference; None with fewer than two images of a kind."""
     m, n = len(of_positives), len(of_negatives)
     if min(m, n) < 2:

@@ -44,30 +44,30 @@ class Headline:
     published: dict[str, float] | None
 
 
-def headlines(metrics: dict[str, Any]) -> list[Headline]:
+def list_headlines(metrics: dict[str, Any]) -> list[Headline]:
     """The headline figures of what `leuko_tf.metrics.compute_metrics` computed."""
     published = read_published_figures()["network"]
     return [
         Headline(
             title=title,
-            value=at(metrics["pooled"], place),
-            interval=interval_at(metrics, place),
-            mean=at(metrics["mean"], place),
-            sd=at(metrics["sd"], place),
-            published=at(published, place),
+            value=get_nested(metrics["pooled"], place),
+            interval=find_interval(metrics, place),
+            mean=get_nested(metrics["mean"], place),
+            sd=get_nested(metrics["sd"], place),
+            published=get_nested(published, place),
         )
         for title, place in PLACES.items()
     ]
 
 
-def interval_at(metrics: dict[str, Any], place: tuple[str, ...]) -> list[float] | None:
+def find_interval(metrics: dict[str, Any], place: tuple[str, ...]) -> list[float] | None:
     """The 95 % interval of the pooled figure at a place; None without."""
     if place[-1] == "roc_auc":
-        return at(metrics["pooled"], (*place[:-1], "roc_auc_interval"))
-    return at(metrics["intervals"], place)
+        return get_nested(metrics["pooled"], (*place[:-1], "roc_auc_interval"))
+    return get_nested(metrics["intervals"], place)
 
 
-def at(tree: dict[str, Any] | None, place: tuple[str, ...]) -> Any:
+def get_nested(tree: dict[str, Any] | None, place: tuple[str, ...]) -> Any:
     """What stands at a place of a tree of figures; None where there is no such place."""
     for name in place:
         if tree is None:

@@ -8,14 +8,14 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from leuko_tf.classes import CODES
-from leuko_tf.metrics.delong import delong_interval
+from leuko_tf.metrics.delong import compute_delong_interval
 
 # Specificities at which the sensitivity is told besides threshold 0.5.
 SPECIFICITIES = (0.90, 0.95, 0.99)
 ROUNDING = 1e-12  # 1 - 2/11 comes out below 9/11, and yet it reaches it
 
 
-def question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
+def compute_question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
     """A binary question's score: the summed probability of its classes.
 
     It is divided by the sum of all, which is 1 only up to the rounding of float32. At the upper
@@ -33,7 +33,7 @@ def question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarray:
     return positive / (positive + negative)
 
 
-def binary_question(
+def evaluate_question(
     positive: np.ndarray,
     score: np.ndarray,
     examiners: Mapping[str, Mapping[str, float]] | None = None,
@@ -75,10 +75,10 @@ def binary_question(
     return {
         **counts,
         "roc_auc": float(sk.roc_auc_score(positive, score)),
-        "roc_auc_interval": delong_interval(positive, score),
+        "roc_auc_interval": compute_delong_interval(positive, score),
         "average_precision": float(sk.average_precision_score(positive, score)),
         "operating_points": {
-            name: {**operating_point(positive, score >= t), "threshold": t}
+            name: {**compute_operating_point(positive, score >= t), "threshold": t}
             for name, t in points.items()
         },
         "at_examiners": {
@@ -97,7 +97,7 @@ def binary_question(
     }
 
 
-def wilson_interval(share: float, of: int) -> list[float] | None:
+def compute_wilson_interval(share: float, of: int) -> list[float] | None:
     """95 % interval of a share of independent images (Wilson 1927); None without images."""
     if not of:
         return None
@@ -105,7 +105,7 @@ def wilson_interval(share: float, of: int) -> list[float] | None:
     return [float(interval.low), float(interval.high)]
 
 
-def operating_point(positive: np.ndarray, called: np.ndarray) -> dict[str, float]:
+def compute_operating_point(positive: np.ndarray, called: np.ndarray) -> dict[str, float]:
     """Sensitivity, specificity and precision of yes-or-no answers.
 
     Args:

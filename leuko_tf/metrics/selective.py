@@ -12,7 +12,7 @@ CURVE_POINTS = 200
 CONFORMAL_LEVELS = (0.90, 0.95)
 
 
-def selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def compute_selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """Accuracy against coverage, where the least confident answers are left to a person.
 
     Args:
@@ -47,7 +47,9 @@ def selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
                 "threshold": float(threshold),
                 "coverage": float(coverage[first]),
                 "accuracy": float(accuracy[first]),
-                "classes": {code: _mean(stays[labels == i]) for i, code in enumerate(CODES)},
+                "classes": {
+                    code: _compute_mean(stays[labels == i]) for i, code in enumerate(CODES)
+                },
             }
         )
     at_accuracy = []
@@ -67,7 +69,7 @@ def selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     }
 
 
-def conformal_threshold(errors: np.ndarray, level: float) -> float:
+def compute_conformal_threshold(errors: np.ndarray, level: float) -> float:
     """The error up to which a class belongs into the set, from calibration images.
 
     With it a new image's class is in its set with a probability of at least `level`, whatever
@@ -85,7 +87,7 @@ def conformal_threshold(errors: np.ndarray, level: float) -> float:
     return float(np.sort(errors)[rank - 1]) if rank <= len(errors) else float("inf")
 
 
-def conformal_over_folds(
+def compute_conformal_sets(
     labels: np.ndarray, scores: np.ndarray, folds: np.ndarray
 ) -> list[dict[str, Any]] | None:
     """Prediction sets of each fold, calibrated on the other folds, and how often they are right.
@@ -112,39 +114,43 @@ def conformal_over_folds(
             always = np.zeros(len(CODES), bool)
             for fold in np.unique(folds):
                 inside = folds == fold
-                thresholds = _thresholds(labels[~inside], scores[~inside], level, method)
+                thresholds = _compute_thresholds(labels[~inside], scores[~inside], level, method)
                 sets[inside] = 1 - scores[inside] <= thresholds
                 always |= np.isinf(thresholds)
             figures.append(
                 {
                     "level": level,
                     "method": method,
-                    **_coverage(sets, labels, folds),
+                    **_measure_coverage(sets, labels, folds),
                     "always": [code for code, is_so in zip(CODES, always, strict=True) if is_so],
                 }
             )
     return figures
 
 
-def _thresholds(labels: np.ndarray, scores: np.ndarray, level: float, method: str) -> np.ndarray:
+def _compute_thresholds(
+    labels: np.ndarray, scores: np.ndarray, level: float, method: str
+) -> np.ndarray:
     errors = 1 - scores[np.arange(len(labels)), labels]
     if method == "marginal":
-        return np.full(len(CODES), conformal_threshold(errors, level))
-    return np.array([conformal_threshold(errors[labels == i], level) for i in range(len(CODES))])
+        return np.full(len(CODES), compute_conformal_threshold(errors, level))
+    return np.array(
+        [compute_conformal_threshold(errors[labels == i], level) for i in range(len(CODES))]
+    )
 
 
-def _coverage(sets: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> dict[str, Any]:
+def _measure_coverage(sets: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> dict[str, Any]:
     covered = sets[np.arange(len(labels)), labels]
     size = sets.sum(axis=1)
     return {
         "coverage": float(covered.mean()),
         "folds": {str(fold): float(covered[folds == fold].mean()) for fold in np.unique(folds)},
-        "classes": {code: _mean(covered[labels == i]) for i, code in enumerate(CODES)},
+        "classes": {code: _compute_mean(covered[labels == i]) for i, code in enumerate(CODES)},
         "mean_size": float(size.mean()),
         "empty": float((size == 0).mean()),
         "single": float((size == 1).mean()),
     }
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _compute_mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None

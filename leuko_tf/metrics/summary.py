@@ -9,10 +9,10 @@ import pandas as pd
 from leuko_tf.classes import INDEX, QUESTIONS
 from leuko_tf.metrics import answers
 from leuko_tf.metrics.bootstrap import REPLICATES, bootstrap_intervals
-from leuko_tf.metrics.calibration import calibration, temperature_over_folds
-from leuko_tf.metrics.questions import binary_question, question_score
-from leuko_tf.metrics.selective import conformal_over_folds, selective
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.calibration import compute_calibration, fit_temperatures_over_folds
+from leuko_tf.metrics.questions import compute_question_score, evaluate_question
+from leuko_tf.metrics.selective import compute_conformal_sets, compute_selective
+from leuko_tf.predictions import get_probabilities
 
 AVERAGED = ("overall", "coarse", "classes", "questions", "calibration")
 
@@ -42,25 +42,25 @@ def compute_metrics(
       A figure that the images do not define, such as the sensitivity of a class without images,
       is None; means are over the folds that define it.
     """
-    labels, scores = table["label"].map(INDEX).to_numpy(), probabilities(table)
+    labels, scores = table["label"].map(INDEX).to_numpy(), get_probabilities(table)
     fold_of = table["fold"].to_numpy()
-    folds = {str(k): figures(table[fold_of == k], examiners) for k in np.unique(fold_of)}
+    folds = {str(k): compute_figures(table[fold_of == k], examiners) for k in np.unique(fold_of)}
     parts = [{name: fold[name] for name in AVERAGED} for fold in folds.values()]
     several = len(parts) > 1
     return {
-        "pooled": figures(table, examiners),
+        "pooled": compute_figures(table, examiners),
         "intervals": bootstrap_intervals(labels, scores, replicates) if replicates else None,
         "bootstrap_replicates": replicates,
         "folds": folds,
-        "mean": over_folds(parts, np.mean) if several else None,
-        "sd": over_folds(parts, np.std) if several else None,
-        "temperature": temperature_over_folds(labels, scores, fold_of),
-        "selective": selective(labels, scores),
-        "conformal": conformal_over_folds(labels, scores, fold_of),
+        "mean": aggregate_folds(parts, np.mean) if several else None,
+        "sd": aggregate_folds(parts, np.std) if several else None,
+        "temperature": fit_temperatures_over_folds(labels, scores, fold_of),
+        "selective": compute_selective(labels, scores),
+        "conformal": compute_conformal_sets(labels, scores, fold_of),
     }
 
 
-def figures(table: pd.DataFrame, examiners: Points | None = None) -> dict[str, Any]:
+def compute_figures(table: pd.DataFrame, examiners: Points | None = None) -> dict[str, Any]:
     """Figures of one set of images.
 
     Args:
@@ -71,27 +71,27 @@ def figures(table: pd.DataFrame, examiners: Points | None = None) -> dict[str, A
       `images`, `overall`, `coarse`, `classes`, `confusion_matrix`, `questions` and `calibration`;
       see the modules beside this one.
     """
-    labels, scores = table["label"].map(INDEX).to_numpy(), probabilities(table)
+    labels, scores = table["label"].map(INDEX).to_numpy(), get_probabilities(table)
     answered = scores.argmax(axis=1)
     return {
         "images": len(table),
-        "overall": answers.overall(labels, scores),
-        "coarse": answers.coarse(labels, scores),
-        "classes": answers.per_class(labels, answered),
-        "confusion_matrix": answers.confusion_matrix(labels, answered),
+        "overall": answers.compute_overall(labels, scores),
+        "coarse": answers.compute_coarse(labels, scores),
+        "classes": answers.compute_per_class(labels, answered),
+        "confusion_matrix": answers.count_confusions(labels, answered),
         "questions": {
-            name: binary_question(
+            name: evaluate_question(
                 table["label"].isin(codes).to_numpy(),
-                question_score(scores, codes),
+                compute_question_score(scores, codes),
                 (examiners or {}).get(name),
             )
             for name, codes in QUESTIONS.items()
         },
-        "calibration": calibration(labels, scores),
+        "calibration": compute_calibration(labels, scores),
     }
 
 
-def over_folds(folds: list[Any], statistic: Any) -> Any:
+def aggregate_folds(folds: list[Any], statistic: Any) -> Any:
     """One number out of each figure's values over the folds, in the figures' own tree.
 
     Args:
@@ -111,5 +111,5 @@ def over_folds(folds: list[Any], statistic: Any) -> Any:
     for name in names:
         values = [fold.get(name) for fold in present]
         if any(isinstance(v, float | dict) for v in values) or all(v is None for v in values):
-            tree[name] = over_folds(values, statistic)
+            tree[name] = aggregate_folds(values, statistic)
     return tree

@@ -8,34 +8,34 @@ from typing import Any
 
 from leuko_tf.classes import COARSE_TYPES
 from leuko_tf.cli import write_aside
-from leuko_tf.metrics.headline import headlines
-from leuko_tf.report.rows import class_rows, pair_rows
-from leuko_tf.report.text import environment, limits
+from leuko_tf.metrics.headline import list_headlines
+from leuko_tf.report.rows import make_class_rows, make_pair_rows
+from leuko_tf.report.text import list_limits, make_environment
 
 
-def model_card(metrics: dict[str, Any]) -> str:
+def format_model_card(metrics: dict[str, Any]) -> str:
     """Markdown text.
 
     Args:
       metrics: what `leuko_tf.evaluate.evaluate` computed.
     """
     source = metrics["source"]
-    template = environment(autoescape=False).get_template("model_card.md.j2")
+    template = make_environment(autoescape=False).get_template("model_card.md.j2")
     return template.render(
         metrics=metrics,
         source=source,
         training=source.get("training"),
-        headlines=headlines(metrics),
-        classes=class_rows(metrics),
-        pairs=pair_rows(metrics),
+        headlines=list_headlines(metrics),
+        classes=make_class_rows(metrics),
+        pairs=make_pair_rows(metrics),
         coarse_types=COARSE_TYPES,
         munich="cytomorphology" in source.get("dataset", "").lower()
         and not source.get("synthetic"),
-        limits=limits(source),
+        limits=list_limits(source),
     )
 
 
 def write_model_card(metrics: dict[str, Any], path: Path) -> None:
     """Writes the card as Markdown."""
     with write_aside(path) as aside:
-        aside.write_text(model_card(metrics), encoding="utf-8")
+        aside.write_text(format_model_card(metrics), encoding="utf-8")

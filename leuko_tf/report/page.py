@@ -16,7 +16,7 @@ from PIL import Image
 from leuko_tf.classes import BY_CODE, COARSE_TYPES, LINEAGE_ORDER
 from leuko_tf.cli import format_command_line, write_aside
 from leuko_tf.explanation.gallery import PANELS
-from leuko_tf.explanation.pictures import Answered, panels_of
+from leuko_tf.explanation.pictures import Answer, split_panels
 from leuko_tf.metrics.headline import PLACES, get_nested, list_headlines
 from leuko_tf.report import plots
 from leuko_tf.report.card import format_model_card
@@ -45,8 +45,8 @@ def write_report(
     others: Mapping[str, pd.DataFrame],
     metrics: dict[str, Any],
     disputed: pd.DataFrame,
-    surest: list[Answered],
-    typical: Mapping[str, list[Answered]],
+    surest: list[Answer],
+    typical: Mapping[str, list[Answer]],
     path: Path,
 ) -> None:
     """Writes one HTML file that needs no network and no other file.
@@ -56,8 +56,8 @@ def write_report(
       others: those of other networks, by name.
       metrics: what `leuko_tf.evaluate.evaluate` computed.
       disputed: see `leuko_tf.metrics.agreement.find_disputes`.
-      surest: see `leuko_tf.explanation.mistakes.described`.
-      typical: see `leuko_tf.explanation.gallery.described`.
+      surest: see `leuko_tf.explanation.mistakes.read_mistakes`.
+      typical: see `leuko_tf.explanation.gallery.read_gallery`.
       path: file to write.
     """
     source = metrics["source"]
@@ -68,8 +68,8 @@ def write_report(
         synthetic=bool(source.get("synthetic")),
         comparable=is_comparable(source),
         marked=can_mark(source),
-        has_published_mix=has_published_mix(metrics),
-        list_headlines=[(h, mark_headline(h, metrics)) for h in list_headlines(metrics)],
+        same_mix=has_published_mix(metrics),
+        headlines=[(h, mark_headline(h, metrics)) for h in list_headlines(metrics)],
         classes=make_class_rows(metrics),
         pairs=make_pair_rows(metrics),
         points=make_point_rows(metrics),
@@ -84,7 +84,7 @@ def write_report(
         by_code=BY_CODE,
         coarse_types=COARSE_TYPES,
         disputes=make_dispute_rows(disputed),
-        list_limits=list_limits(source),
+        limits=list_limits(source),
         remark=source.get("remark"),
         card=_render_markdown(format_model_card(metrics)),
         training=source.get("training"),
@@ -121,7 +121,7 @@ def _draw_figures(tables: plots.Tables, metrics: dict[str, Any]) -> dict[str, st
     return figures
 
 
-def _embed_picture(answered: Answered) -> str | None:
+def _embed_picture(answered: Answer) -> str | None:
     """Data URI of the picture; None where there is none."""
     if answered.picture is None:
         return None
@@ -129,11 +129,11 @@ def _embed_picture(answered: Answered) -> str | None:
         return _encode_jpeg(picture.convert("RGB"))
 
 
-def _embed_panels(answered: Answered) -> list[tuple[str, str]]:
+def _embed_panels(answered: Answer) -> list[tuple[str, str]]:
     """Name and data URI of each panel by itself: on a phone they do not fit in one row."""
     assert answered.picture
     with Image.open(answered.picture) as picture:
-        panels = panels_of(picture.convert("RGB"))
+        panels = split_panels(picture.convert("RGB"))
     return [(name, _encode_jpeg(panel)) for name, panel in zip(PANELS, panels, strict=True)]
 
 

@@ -18,10 +18,10 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from leuko_tf.classes import BY_CODE, CODES, INDEX, LINEAGE_ORDER, QUESTIONS
 from leuko_tf.metrics.agreement import select_reannotated
-from leuko_tf.metrics.headline import at
+from leuko_tf.metrics.headline import get_nested
 from leuko_tf.metrics.published import read_published_figures
-from leuko_tf.metrics.questions import question_score
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.predictions import get_probabilities
 from leuko_tf.report.rows import NAMES
 
 NETWORK = "#1f4e79"
@@ -41,7 +41,7 @@ ZOOMED_FROM = 0.97
 Tables = Sequence[tuple[str, pd.DataFrame]]
 
 
-def confusion_matrix(metrics: dict[str, Any]) -> str:
+def draw_confusion_matrix(metrics: dict[str, Any]) -> str:
     """Row-normalised confusion matrix: colour and number are the share of the label's images."""
     counts = np.array(metrics["pooled"]["confusion_matrix"]["rows_are_labels"])
     order = [INDEX[code] for code in LINEAGE_ORDER]
@@ -67,10 +67,10 @@ def confusion_matrix(metrics: dict[str, Any]) -> str:
     axes.set_xlabel("answer of the network")
     axes.set_ylabel("label (images)")
     figure.colorbar(picture, label="% of the label's images", shrink=0.7, aspect=30)
-    return svg(figure, "Confusion matrix, each row as shares of its label's images")
+    return to_svg(figure, "Confusion matrix, each row as shares of its label's images")
 
 
-def classes(metrics: dict[str, Any], with_published: bool) -> str:
+def draw_classes(metrics: dict[str, Any], with_published: bool) -> str:
     """Precision and sensitivity of each class with intervals; the published network's beside."""
     published = read_published_figures()["network"]["classes"]
     above, below = (-0.14, 0.2) if with_published else (0, 0)
@@ -85,7 +85,7 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
             if value is None:
                 continue
             colour = BY_CODE[code].colour
-            interval = at(metrics["intervals"], ("classes", code, name))
+            interval = get_nested(metrics["intervals"], ("classes", code, name))
             if interval:
                 axes.plot(interval, [row + above] * 2, color=colour, linewidth=2.4)
             axes.plot(value, row + above, "o", color=colour, mec="black", mew=0.6, ms=7)
@@ -100,10 +100,12 @@ def classes(metrics: dict[str, Any], with_published: bool) -> str:
         range(len(LINEAGE_ORDER)), [f"{code} ({counts[code]:,})" for code in LINEAGE_ORDER]
     )
     panels[0].set_ylim(len(LINEAGE_ORDER) - 0.4, -0.6)
-    return svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
+    return to_svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
 
 
-def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]) -> str | None:
+def draw_roc(
+    name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]
+) -> str | None:
     """ROC curve of a question with the examiners' operating points.
 
     Where the examiners saw images of the table, the curve of these images is drawn beside the one
@@ -126,20 +128,20 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
     own = tables[0][1]
     folds = sorted(own["fold"].unique())
     for k in folds if len(folds) > 1 else []:
-        curve = _roc_of(own[own["fold"] == k], name)
+        curve = _compute_roc(own[own["fold"] == k], name)
         if curve:
             label = "each fold" if k == folds[0] else None
             axes.plot(*curve, color=FOLD, linewidth=0.9, label=label)
     for i, (network, table) in enumerate(tables):
-        curve = _roc_of(table, name)
+        curve = _compute_roc(table, name)
         if curve:
-            axes.plot(*curve, label=network, **_line_of(i))
-    seen = _roc_of(select_reannotated(own), name)
+            axes.plot(*curve, label=network, **_choose_line(i))
+    seen = _compute_roc(select_reannotated(own), name)
     if seen and metrics["examiners_from"] == "these images":
         label = "re-annotated images"
         axes.plot(*seen, color=NETWORK, linewidth=1.4, linestyle=":", label=label)
     half = figures["operating_points"]["threshold 0.5"]
-    _threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
+    _draw_threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
     for column, (colour, marker) in EXAMINERS.items():
         for way, face in (("all", colour), ("without_uncertain", "white")):
             examiner = points.get(column, {}).get(way)
@@ -169,12 +171,12 @@ def roc(name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, An
         axes.set_ylim(-0.01, 1.01)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    tidy(axes)
+    tidy_axes(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
+    return to_svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
 
-def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str | None:
+def draw_precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str | None:
     """Precision against sensitivity of a question; None where the images are all of one kind."""
     if metrics["pooled"]["questions"][name]["roc_auc"] is None:
         return None
@@ -182,14 +184,14 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
     axes = figure.add_subplot()
     lowest = 1.0
     for i, (network, table) in enumerate(tables):
-        positive, score = _question(table, name)
+        positive, score = _select_question(table, name)
         if positive.all() or not positive.any():
             continue
         precision, sensitivity, _ = precision_recall_curve(positive, score, drop_intermediate=True)
-        axes.plot(sensitivity, precision, label=network, **_line_of(i))
+        axes.plot(sensitivity, precision, label=network, **_choose_line(i))
         lowest = min(lowest, positive.mean())
     half = metrics["pooled"]["questions"][name]["operating_points"]["threshold 0.5"]
-    _threshold_point(axes, half["sensitivity"], half["precision"])
+    _draw_threshold_point(axes, half["sensitivity"], half["precision"])
     if metrics["pooled"]["questions"][name]["roc_auc"] >= ZOOMED_FROM:
         corner = max(0.0, min(0.85, half["sensitivity"], half["precision"]) - 0.1)
         axes.set_xlim(corner, 1 + 0.03 * (1 - corner))
@@ -201,21 +203,21 @@ def precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str 
         axes.set_ylim(-0.01, 1.03)
     axes.set_xlabel("sensitivity (recall)")
     axes.set_ylabel("precision")
-    tidy(axes)
+    tidy_axes(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
+    return to_svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
 
 
-def reliability(metrics: dict[str, Any]) -> str:
+def draw_reliability(metrics: dict[str, Any]) -> str:
     """Accuracy against confidence, above a histogram of the confidences."""
     figure = Figure(figsize=(4.5, 5.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     bins = metrics["pooled"]["calibration"]["bins"]
     upper.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="ideal")
-    _reliability_line(upper, bins, NETWORK, "o-", "as it answers")
+    _draw_reliability_line(upper, bins, NETWORK, "o-", "as it answers")
     if metrics["temperature"]:
         after = metrics["temperature"]["after"]["bins"]
-        _reliability_line(upper, after, OTHERS[0], "s--", "after temperature scaling")
+        _draw_reliability_line(upper, after, OTHERS[0], "s--", "after temperature scaling")
     upper.set_ylabel("share of right answers")
     upper.set_ylim(-0.02, 1.02)
     upper.legend(loc="upper left", fontsize=8.5)
@@ -226,11 +228,11 @@ def reliability(metrics: dict[str, Any]) -> str:
     lower.set_xlabel("confidence (probability of the answer)")
     lower.set_xlim(0, 1)
     for axes in (upper, lower):
-        tidy(axes)
-    return svg(figure, "Reliability diagram")
+        tidy_axes(axes)
+    return to_svg(figure, "Reliability diagram")
 
 
-def coverage(metrics: dict[str, Any]) -> str:
+def draw_coverage(metrics: dict[str, Any]) -> str:
     """Accuracy against the share of images that the network answers."""
     figure = Figure(figsize=(4.5, 4.3), layout="constrained")
     axes = figure.add_subplot()
@@ -254,11 +256,11 @@ def coverage(metrics: dict[str, Any]) -> str:
     axes.set_xlim(0.4, 1.04)
     axes.set_xlabel("share of images answered, the most confident first")
     axes.set_ylabel("share of right answers among them")
-    tidy(axes)
-    return svg(figure, "Accuracy against coverage")
+    tidy_axes(axes)
+    return to_svg(figure, "Accuracy against coverage")
 
 
-def _reliability_line(
+def _draw_reliability_line(
     axes: Axes, bins: list[dict[str, Any]], colour: str, style: str, label: str
 ) -> None:
     confidence = [b["confidence"] for b in bins if b["images"]]
@@ -266,39 +268,39 @@ def _reliability_line(
     axes.plot(confidence, accuracy, style, color=colour, markersize=5, linewidth=1.6, label=label)
 
 
-def _threshold_point(axes: Axes, x: float, y: float) -> None:
+def _draw_threshold_point(axes: Axes, x: float, y: float) -> None:
     axes.plot(
         x, y, "o", color=NETWORK, mec="white", markersize=8, zorder=5, label="at threshold 0.5"
     )
 
 
-def _question(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _select_question(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     positive = table["label"].isin(QUESTIONS[name]).to_numpy()
-    return positive, question_score(probabilities(table), QUESTIONS[name])
+    return positive, compute_question_score(get_probabilities(table), QUESTIONS[name])
 
 
-def _roc_of(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    positive, score = _question(table, name)
+def _compute_roc(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    positive, score = _select_question(table, name)
     if positive.all() or not positive.any():  # also without images
         return None
     false_positive, true_positive, _ = roc_curve(positive, score)
     return false_positive, true_positive
 
 
-def _line_of(network: int) -> dict[str, Any]:
+def _choose_line(network: int) -> dict[str, Any]:
     """Colour and width of a network's curve, by its place among the tables: ours is the first."""
     if network == 0:
         return {"color": NETWORK, "linewidth": 2.2}
     return {"color": OTHERS[(network - 1) % len(OTHERS)], "linewidth": 1.6}
 
 
-def tidy(axes: Axes) -> None:
+def tidy_axes(axes: Axes) -> None:
     axes.grid(color="#e6e6e6")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def svg(figure: Figure, title: str) -> str:
+def to_svg(figure: Figure, title: str) -> str:
     """The figure as an SVG element: text as text, and repeatable, for it has no date."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

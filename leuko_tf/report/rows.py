@@ -7,9 +7,9 @@ import pandas as pd
 
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.metrics.agreement import NETWORK, NETWORK_PAIRS, PAIRS
-from leuko_tf.metrics.headline import PLACES, Headline, at
+from leuko_tf.metrics.headline import PLACES, Headline, get_nested
 from leuko_tf.metrics.published import read_published_figures
-from leuko_tf.metrics.questions import wilson_interval
+from leuko_tf.metrics.questions import compute_wilson_interval
 from leuko_tf.predictions import EXAMINERS
 
 QUESTIONS = ("blast", "atypical")  # what is published of the examiners
@@ -26,7 +26,7 @@ SAME_MIX = 0.05
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFigure:
     """A figure beside the published network's.
 
     Attributes:
@@ -48,15 +48,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class; see `leuko_tf.metrics.answers.per_class`."""
+    """A class; see `leuko_tf.metrics.answers.compute_per_class`."""
 
     code: str
     name: str
     images: int
-    precision: Compared
-    sensitivity: Compared
-    specificity: Compared
-    f1: Compared
+    precision: ComparedFigure
+    sensitivity: ComparedFigure
+    specificity: ComparedFigure
+    f1: ComparedFigure
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class PointRow:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedRow:
     """The network at an examiner's operating point.
 
     Attributes:
@@ -154,17 +154,17 @@ class PairedRow:
     mark: str
 
 
-def beside_published(source: dict[str, Any]) -> bool:
+def is_comparable(source: dict[str, Any]) -> bool:
     """Whether the published network's figures of the classes stand beside."""
     return not source.get("synthetic") and source.get("held_out") is not False
 
 
-def is_marked(source: dict[str, Any]) -> bool:
+def can_mark(source: dict[str, Any]) -> bool:
     """Whether differences from the published network are marked: of real, held-out images only."""
     return source.get("synthetic") is False and source.get("held_out") is True
 
 
-def same_mix(metrics: dict[str, Any]) -> bool:
+def has_published_mix(metrics: dict[str, Any]) -> bool:
     """Whether the classes' shares are near the published images'.
 
     Else accuracies, averages over classes and precisions differ for that reason alone.
@@ -182,32 +182,32 @@ def same_mix(metrics: dict[str, Any]) -> bool:
     )
 
 
-def headline_mark(headline: Headline, metrics: dict[str, Any]) -> str:
+def mark_headline(headline: Headline, metrics: dict[str, Any]) -> str:
     """As `Compared.mark`."""
-    if not is_marked(metrics["source"]) or not same_mix(metrics):
+    if not can_mark(metrics["source"]) or not has_published_mix(metrics):
         return ""
-    return _mark(headline.interval, headline.published)
+    return _mark_difference(headline.interval, headline.published)
 
 
-def class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
+def make_class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
     """All 15 classes in lineage order."""
     published = read_published_figures()["network"]["classes"]
     marked = {
-        "sensitivity": is_marked(metrics["source"]),
-        "precision": is_marked(metrics["source"]) and same_mix(metrics),
+        "sensitivity": can_mark(metrics["source"]),
+        "precision": can_mark(metrics["source"]) and has_published_mix(metrics),
     }
 
-    def compared(code: str, name: str) -> Compared:
+    def compared(code: str, name: str) -> ComparedFigure:
         place = ("classes", code, name)
-        interval = at(metrics["intervals"], place)
+        interval = get_nested(metrics["intervals"], place)
         reference = published[code].get(name)
-        return Compared(
-            value=at(metrics["pooled"], place),
+        return ComparedFigure(
+            value=get_nested(metrics["pooled"], place),
             interval=interval,
-            mean=at(metrics["mean"], place),
-            sd=at(metrics["sd"], place),
+            mean=get_nested(metrics["mean"], place),
+            sd=get_nested(metrics["sd"], place),
             published=reference,
-            mark=_mark(interval, reference) if marked.get(name) else "",
+            mark=_mark_difference(interval, reference) if marked.get(name) else "",
         )
 
     return [
@@ -224,7 +224,7 @@ def class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
     ]
 
 
-def examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
+def find_examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
     """Question to re-annotation to `all` and `without_uncertain`; empty where there are none."""
     if metrics["examiners_from"] == "these images":
         questions = metrics["examiners"]["questions"]
@@ -234,7 +234,7 @@ def examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
+def make_pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
     """Who agrees with whom: examiners among themselves, then the network with each.
 
     Without re-annotated images of its own, a real table has the published re-annotations alone; a
@@ -269,20 +269,20 @@ def pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
     ]
 
 
-def point_rows(metrics: dict[str, Any]) -> list[PointRow]:
+def make_point_rows(metrics: dict[str, Any]) -> list[PointRow]:
     """Network and re-annotations as answers to the two binary questions.
 
     The network, at threshold 0.5, on the images that the re-annotations saw where there are some;
     else on all of its own.
     """
     own = metrics["examiners"]
-    points = examiner_points(metrics)
+    points = find_examiner_points(metrics)
     figures = own["network"]["figures"] if own else metrics["pooled"]
     rows = []
     for question in QUESTIONS if points else ():
         of_network = figures["questions"][question]
         rows.append(
-            _point_row(
+            _make_point_row(
                 question,
                 THIS if own else f"{THIS}, on its own images",
                 of_network["operating_points"].get("threshold 0.5", {}),
@@ -292,10 +292,10 @@ def point_rows(metrics: dict[str, Any]) -> list[PointRow]:
         )
         for column in EXAMINERS:
             for way, suffix in (("all", ""), ("without_uncertain", ", UNC left out")):
-                point = at(points, (question, column, way))
+                point = get_nested(points, (question, column, way))
                 if point:
                     rows.append(
-                        _point_row(
+                        _make_point_row(
                             question,
                             NAMES[column] + suffix,
                             point,
@@ -306,7 +306,7 @@ def point_rows(metrics: dict[str, Any]) -> list[PointRow]:
     return rows
 
 
-def matched_rows(metrics: dict[str, Any]) -> list[Matched]:
+def make_matched_rows(metrics: dict[str, Any]) -> list[MatchedRow]:
     """The network at the examiners' operating points.
 
     On the re-annotated images where there are some; else on all images, the mean over the folds if
@@ -315,7 +315,7 @@ def matched_rows(metrics: dict[str, Any]) -> list[Matched]:
     own = metrics["examiners"]
     figures = own["network"]["figures"] if own else metrics["mean"] or metrics["pooled"]
     return [
-        Matched(
+        MatchedRow(
             question=question,
             examiner=NAMES[examiner],
             sensitivity=matched["sensitivity"],
@@ -328,7 +328,7 @@ def matched_rows(metrics: dict[str, Any]) -> list[Matched]:
     ]
 
 
-def dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
+def make_dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
     """The kinds of disputes, the most frequent first.
 
     Args:
@@ -348,7 +348,7 @@ def dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
     return sorted(rows, key=lambda row: -row.images)  # stable: equals stay in the classes' order
 
 
-def paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
+def make_paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
     """The headline figures of two networks.
 
     Args:
@@ -356,9 +356,9 @@ def paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
     """
     rows = []
     for title, place in PLACES.items():
-        this, other = at(paired["this"], place), at(paired["other"], place)
-        test = at(paired["delong"], place[1:2]) if place[-1] == "roc_auc" else None
-        interval = test["interval"] if test else at(paired["differences"], place)
+        this, other = get_nested(paired["this"], place), get_nested(paired["other"], place)
+        test = get_nested(paired["delong"], place[1:2]) if place[-1] == "roc_auc" else None
+        interval = test["interval"] if test else get_nested(paired["differences"], place)
         difference = this - other if this is not None and other is not None else None
         mark = ""
         if interval and interval[0] > 0:
@@ -370,20 +370,20 @@ def paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
     return rows
 
 
-def _point_row(
+def _make_point_row(
     question: str, name: str, point: dict[str, Any], images: int, positives: int | None
 ) -> PointRow:
     figures = {f: point.get(f) for f in ("sensitivity", "specificity", "precision")}
     intervals: dict[str, list[float] | None] = {"sensitivity": None, "specificity": None}
     if point and positives is not None:
         intervals = {
-            "sensitivity": wilson_interval(point["sensitivity"], positives),
-            "specificity": wilson_interval(point["specificity"], images - positives),
+            "sensitivity": compute_wilson_interval(point["sensitivity"], positives),
+            "specificity": compute_wilson_interval(point["specificity"], images - positives),
         }
     return PointRow(question, name, images, figures, intervals)
 
 
-def _mark(interval: list[float] | None, published: dict[str, float] | None) -> str:
+def _mark_difference(interval: list[float] | None, published: dict[str, float] | None) -> str:
     # An interval without width does not mean certainty: see `leuko_tf.metrics.bootstrap`.
     if interval is None or published is None or interval[0] == interval[1]:
         return ""

@@ -20,14 +20,14 @@ SYNTHETIC_LIMIT = (
 )
 
 
-def limits(source: dict[str, Any]) -> list[str]:
+def list_limits(source: dict[str, Any]) -> list[str]:
     """What the figures cannot say, for a source of predictions."""
     own = [SYNTHETIC_LIMIT] if source.get("synthetic") else []
     remark = [f"Of these predictions: {source['remark']}."] if source.get("remark") else []
     return own + remark + list(LIMITS)
 
 
-def environment(autoescape: bool) -> Environment:
+def make_environment(autoescape: bool) -> Environment:
     """The templates' environment.
 
     Args:
@@ -41,45 +41,45 @@ def environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "figure": figure,
-        "interval": interval,
-        "count": count,
-        "share": share,
-        "p_value": p_value,
-        "probability": probability,
+        "figure": format_figure,
+        "interval": format_interval,
+        "count": format_count,
+        "share": format_share,
+        "p_value": format_p_value,
+        "probability": format_probability,
     }
     return templates
 
 
-def figure(value: float | None, digits: int = 3) -> str:
+def format_figure(value: float | None, digits: int = 3) -> str:
     """A dash where the figure is not defined."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def interval(ends: list[float] | None, digits: int = 3) -> str:
+def format_interval(ends: list[float] | None, digits: int = 3) -> str:
     """Both ends; a dash where there is no interval."""
     return "-" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
-def p_value(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """Three digits, or how small it is; a dash where it is not defined."""
     if p is None:
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def probability(value: float) -> str:
+def format_probability(value: float) -> str:
     """Three digits, but never a 0 or 1 that it is not."""
     if 0.9995 <= value < 1:
         return "> 0.999"
     return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
-def count(number: int) -> str:
+def format_count(number: int) -> str:
     """With a comma for the thousands."""
     return f"{number:,}"
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     """Percent with one digit; a dash where it is not defined."""
     return "-" if value is None else f"{100 * value:.1f} %"

@@ -20,12 +20,12 @@ from leuko_tf.metrics.bootstrap import (
     CHUNK,
     bootstrap_differences,
     bootstrap_intervals,
-    resampling_weights,
+    draw_weights,
 )
-from leuko_tf.metrics.headline import at
-from leuko_tf.metrics.questions import question_score
-from leuko_tf.metrics.summary import figures
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.headline import get_nested
+from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.metrics.summary import compute_figures
+from leuko_tf.predictions import get_probabilities
 
 REPLICATES = 5
 # Sums over images are made in float32.
@@ -40,8 +40,8 @@ def places(tree) -> list[tuple[str, ...]]:
 def of_repeated_rows(table, replicates: int) -> list[dict]:
     """The figures, by scikit-learn, of every replicate's images written out."""
     rows = np.arange(len(table))
-    drawn = np.concatenate([*resampling_weights(indices(table), replicates)]).astype(int)
-    return [figures(table.iloc[np.repeat(rows, weights)]) for weights in drawn]
+    drawn = np.concatenate([*draw_weights(indices(table), replicates)]).astype(int)
+    return [compute_figures(table.iloc[np.repeat(rows, weights)]) for weights in drawn]
 
 
 class TestWeights:
@@ -49,34 +49,34 @@ class TestWeights:
     @given(tables())
     def test_every_replicate_has_as_many_images_of_each_class_as_there_are(self, table):
         labels = indices(table)
-        weights = np.concatenate([*resampling_weights(labels, REPLICATES)])
+        weights = np.concatenate([*draw_weights(labels, REPLICATES)])
         assert weights.shape == (REPLICATES, len(labels))
         np.testing.assert_array_equal(weights, weights.round())
         for label in np.unique(labels):
             assert (weights[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
 
     def test_they_come_in_chunks_and_are_as_many_as_asked_for(self):
-        chunks = [len(w) for w in resampling_weights(np.zeros(3, int), 2 * CHUNK + 1)]
+        chunks = [len(w) for w in draw_weights(np.zeros(3, int), 2 * CHUNK + 1)]
         assert chunks == [CHUNK, CHUNK, 1]
 
     def test_an_image_is_drawn_as_often_as_chance_has_it(self):
         """Once on the average, with the variance of drawing 10 times out of 10."""
-        weights = np.concatenate([*resampling_weights(np.zeros(10, int), 4000)])
+        weights = np.concatenate([*draw_weights(np.zeros(10, int), 4000)])
         assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=4 * np.sqrt(0.9 / 4000))
         assert weights.var() == pytest.approx(0.9, rel=0.03)
 
     def test_they_are_the_same_each_time(self):
         labels = np.arange(30) % 4
-        one, two = (np.concatenate([*resampling_weights(labels, 7)]) for _ in range(2))
+        one, two = (np.concatenate([*draw_weights(labels, 7)]) for _ in range(2))
         np.testing.assert_array_equal(one, two)
 
 
 def assert_intervals_are_those_of_repeated_rows(table) -> None:
     repeated = of_repeated_rows(table, REPLICATES)
-    intervals = bootstrap_intervals(indices(table), probabilities(table), REPLICATES)
+    intervals = bootstrap_intervals(indices(table), get_probabilities(table), REPLICATES)
     for place in places(intervals):
-        values = [at(replicate, place) for replicate in repeated]
-        interval = at(intervals, place)
+        values = [get_nested(replicate, place) for replicate in repeated]
+        interval = get_nested(intervals, place)
         if None in values:
             assert interval is None, place
         else:
@@ -110,7 +110,7 @@ class TestAgainstRepeatedRows:
         """But the AUC, which has DeLong's, points whose thresholds are found on the images, and the
         calibration error, which resampling raises.
         """
-        pooled = figures(table)
+        pooled = compute_figures(table)
         expected = {
             *(("overall", name) for name in pooled["overall"] if name != "classes_with_images"),
             *(("coarse", name) for name in pooled["coarse"] if name != "types_with_images"),
@@ -125,7 +125,7 @@ class TestAgainstRepeatedRows:
                 names = ("sensitivity", "specificity", "precision")
                 expected |= {(*half, name) for name in names}
                 expected |= {("questions", question, "average_precision")}
-        intervals = bootstrap_intervals(indices(table), probabilities(table), REPLICATES)
+        intervals = bootstrap_intervals(indices(table), get_probabilities(table), REPLICATES)
         assert set(places(intervals)) == expected
 
     def test_differences_are_the_percentiles_of_the_repeated_rows_differences(self):
@@ -135,17 +135,17 @@ class TestAgainstRepeatedRows:
         table, other = (table_of(codes, plausible(rng, labels, skill)) for skill in (2, 1))
         pairs = [*zip(of_repeated_rows(table, 8), of_repeated_rows(other, 8), strict=True)]
         differences = bootstrap_differences(
-            labels, probabilities(table), probabilities(other), replicates=8
+            labels, get_probabilities(table), get_probabilities(other), replicates=8
         )
         for place in places(differences):
-            values = [at(one, place) - at(two, place) for one, two in pairs]
+            values = [get_nested(one, place) - get_nested(two, place) for one, two in pairs]
             expected = np.percentile(values, [2.5, 97.5])
-            assert at(differences, place) == pytest.approx(expected, **ROUNDING), place
+            assert get_nested(differences, place) == pytest.approx(expected, **ROUNDING), place
 
     @few_examples
     @given(tables())
     def test_a_network_does_not_differ_from_itself(self, table):
-        labels, scores = indices(table), probabilities(table)
+        labels, scores = indices(table), get_probabilities(table)
         for place, value in leaves(bootstrap_differences(labels, scores, scores, REPLICATES)):
             assert value in (0, None), place
 
@@ -167,7 +167,7 @@ class TestAgainstSciPy:
         2.67 SD / sqrt(B): with B = 500 there and 2000 here .133 SD in all, and an interval is
         3.92 SD wide. Four such errors are .136 of the width.
         """
-        answers, blast = scores.argmax(axis=1), question_score(scores, BLAST)
+        answers, blast = scores.argmax(axis=1), compute_question_score(scores, BLAST)
         places = (
             ("overall", "balanced_accuracy"),
             ("overall", "macro_f1"),
@@ -202,7 +202,7 @@ class TestAgainstSciPy:
         ours = bootstrap_intervals(labels, scores)
         for place, low, high in zip(places, theirs.low, theirs.high, strict=True):
             tolerance = 0.136 * (high - low)
-            assert at(ours, place) == pytest.approx([low, high], abs=tolerance), place
+            assert get_nested(ours, place) == pytest.approx([low, high], abs=tolerance), place
 
     def test_the_accuracys_interval_is_that_of_binomial_counts_in_each_class(self, labels, scores):
         right = scores.argmax(axis=1) == labels

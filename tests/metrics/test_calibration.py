@@ -8,13 +8,13 @@ from prediction_tables import few_examples, indices, plausible, softmax, some_ex
 
 from leuko_tf.metrics.calibration import (
     BINS,
-    bin_of,
-    calibration,
+    apply_temperature,
+    compute_calibration,
+    find_bin,
     fit_temperature,
-    temperature_over_folds,
-    tempered,
+    fit_temperatures_over_folds,
 )
-from leuko_tf.predictions import probabilities
+from leuko_tf.predictions import get_probabilities
 
 
 def drawn_from(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ class TestErrors:
         scores = np.zeros((4, 15))
         scores[:, 0] = [0.98, 0.94, 0.55, 0.59]
         scores[:, 1] = 1 - scores[:, 0]
-        figures = calibration(np.array([0, 1, 0, 0]), scores)
+        figures = compute_calibration(np.array([0, 1, 0, 0]), scores)
         # Half of the images are right .5 and sure .96, half are right 1 and sure .57.
         expected = (2 * abs(0.5 - 0.96) + 2 * abs(1 - 0.57)) / 4
         assert figures["expected_calibration_error"] == pytest.approx(expected)
@@ -49,14 +49,14 @@ class TestErrors:
 
     def test_an_edge_belongs_to_the_bin_below_it(self):
         edges = np.arange(1, BINS + 1) / BINS
-        assert bin_of(edges).tolist() == list(range(BINS))
-        assert bin_of(edges[:-1] + 1e-12).tolist() == list(range(1, BINS))
-        assert bin_of(np.array([0.0])) == [0]
+        assert find_bin(edges).tolist() == list(range(BINS))
+        assert find_bin(edges[:-1] + 1e-12).tolist() == list(range(1, BINS))
+        assert find_bin(np.array([0.0])) == [0]
 
     @some_examples
     @given(tables())
     def test_the_calibration_error_is_that_of_a_loop_over_bins(self, table):
-        labels, scores = indices(table), probabilities(table)
+        labels, scores = indices(table), get_probabilities(table)
         scores = scores / scores.sum(axis=1, keepdims=True)
         confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
         error = 0.0
@@ -64,17 +64,17 @@ class TestErrors:
             inside = (confidence > lower) & (confidence <= upper)
             if inside.any():
                 error += abs(right[inside].mean() - confidence[inside].mean()) * inside.mean()
-        figures = calibration(labels, scores)
+        figures = compute_calibration(labels, scores)
         assert figures["expected_calibration_error"] == pytest.approx(error)
         assert sum(b["images"] for b in figures["bins"]) == len(table)
 
     @some_examples
     @given(tables())
     def test_brier_score_and_log_loss_are_those_of_their_definitions(self, table):
-        labels, scores = indices(table), probabilities(table)
+        labels, scores = indices(table), get_probabilities(table)
         scores = scores / scores.sum(axis=1, keepdims=True)
         wanted = np.eye(15)[labels]
-        figures = calibration(labels, scores)
+        figures = compute_calibration(labels, scores)
         assert figures["brier"] == pytest.approx(np.square(scores - wanted).sum(axis=1).mean())
         of_label = scores[wanted == 1]
         if (of_label > 1e-37).all():
@@ -82,7 +82,7 @@ class TestErrors:
 
     def test_a_probability_that_was_rounded_to_0_costs_much_but_not_everything(self):
         scores = np.eye(15)[[3]]
-        loss = calibration(np.array([4]), scores)["log_loss"]
+        loss = compute_calibration(np.array([4]), scores)["log_loss"]
         assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))
 
 
@@ -102,8 +102,10 @@ class TestTemperature:
 
     def test_the_fit_mends_the_calibration(self, logits):
         labels, scores = drawn_from(np.random.default_rng(1), softmax(logits / 2)), softmax(logits)
-        before = calibration(labels, scores)
-        after = calibration(labels, tempered(scores, fit_temperature(labels, scores)))
+        before = compute_calibration(labels, scores)
+        after = compute_calibration(
+            labels, apply_temperature(scores, fit_temperature(labels, scores))
+        )
         assert before["expected_calibration_error"] > 0.1
         assert after["expected_calibration_error"] < 0.01
         assert after["log_loss"] < before["log_loss"]
@@ -115,7 +117,9 @@ class TestTemperature:
         labels = rng.integers(15, size=300)
         scores = plausible(rng, labels)
         expected = fit_temperature(labels, scores) / t
-        assert fit_temperature(labels, tempered(scores, t)) == pytest.approx(expected, rel=1e-4)
+        assert fit_temperature(labels, apply_temperature(scores, t)) == pytest.approx(
+            expected, rel=1e-4
+        )
 
     @few_examples
     @given(st.integers(0, 2**32 - 1))
@@ -125,7 +129,7 @@ class TestTemperature:
         scores = plausible(rng, labels, skill=rng.uniform(0, 5), spread=rng.uniform(0.1, 5))
 
         def loss(temperature):
-            return calibration(labels, tempered(scores, temperature))["log_loss"]
+            return compute_calibration(labels, apply_temperature(scores, temperature))["log_loss"]
 
         best = loss(fit_temperature(labels, scores))
         assert all(best <= loss(t) + 1e-6 for t in np.geomspace(0.05, 20, 50))
@@ -133,17 +137,19 @@ class TestTemperature:
     @some_examples
     @given(tables(), st.floats(0.5, 2), st.floats(0.5, 2))
     def test_tempering_keeps_probabilities_and_their_order(self, table, one, other):
-        scores = probabilities(table)
-        twice = tempered(tempered(scores, one), other)
+        scores = get_probabilities(table)
+        twice = apply_temperature(apply_temperature(scores, one), other)
         assert twice.sum(axis=1) == pytest.approx(np.ones(len(table)))
         assert (np.diff(np.take_along_axis(twice, scores.argsort(axis=1), 1), axis=1) >= 0).all()
 
     def test_tempering_twice_is_tempering_by_the_product_and_by_1_nothing(self):
         scores = np.random.default_rng(0).dirichlet(np.ones(15), 50)
-        np.testing.assert_allclose(tempered(scores, 1), scores)
-        twice = tempered(tempered(scores, 1.9), 1 / 1.9)
+        np.testing.assert_allclose(apply_temperature(scores, 1), scores)
+        twice = apply_temperature(apply_temperature(scores, 1.9), 1 / 1.9)
         np.testing.assert_allclose(twice, scores)
-        np.testing.assert_allclose(tempered(tempered(scores, 2), 3), tempered(scores, 6))
+        np.testing.assert_allclose(
+            apply_temperature(apply_temperature(scores, 2), 3), apply_temperature(scores, 6)
+        )
 
 
 class TestTemperatureOverFolds:
@@ -159,28 +165,28 @@ class TestTemperatureOverFolds:
 
     def test_a_folds_temperature_does_not_depend_on_its_own_labels(self, labels, scores):
         changed = np.where(self.FOLDS == 2, (labels + 1) % 15, labels)
-        one = temperature_over_folds(labels, scores, self.FOLDS)["folds"]
-        two = temperature_over_folds(changed, scores, self.FOLDS)["folds"]
+        one = fit_temperatures_over_folds(labels, scores, self.FOLDS)["folds"]
+        two = fit_temperatures_over_folds(changed, scores, self.FOLDS)["folds"]
         assert one["2"]["temperature"] == two["2"]["temperature"]
         assert one["1"]["temperature"] != two["1"]["temperature"]
 
     def test_it_is_the_one_fitted_on_the_other_folds(self, labels, scores):
-        received = temperature_over_folds(labels, scores, self.FOLDS)
+        received = fit_temperatures_over_folds(labels, scores, self.FOLDS)
         after = np.empty_like(scores)
         for k in (1, 2, 3):
             inside = k == self.FOLDS
             expected = fit_temperature(labels[~inside], scores[~inside])
             fold = received["folds"][str(k)]
             assert fold["temperature"] == expected
-            after[inside] = tempered(scores[inside], expected)
+            after[inside] = apply_temperature(scores[inside], expected)
             for name, value in fold["before"].items():
-                assert value == calibration(labels[inside], scores[inside])[name]
+                assert value == compute_calibration(labels[inside], scores[inside])[name]
             for name, value in fold["after"].items():
-                assert value == calibration(labels[inside], after[inside])[name]
+                assert value == compute_calibration(labels[inside], after[inside])[name]
         for name, value in received["before"].items():
-            assert value == calibration(labels, scores)[name]
+            assert value == compute_calibration(labels, scores)[name]
         for name, value in received["after"].items():
-            assert value == calibration(labels, after)[name]
+            assert value == compute_calibration(labels, after)[name]
 
     def test_with_a_single_fold_there_is_none(self, labels, scores):
-        assert temperature_over_folds(labels, scores, np.full(300, 4)) is None
+        assert fit_temperatures_over_folds(labels, scores, np.full(300, 4)) is None

@@ -20,10 +20,10 @@ from prediction_tables import (
 
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.metrics import compare
-from leuko_tf.metrics.delong import delong_test
-from leuko_tf.metrics.questions import question_score
-from leuko_tf.metrics.summary import figures
-from leuko_tf.predictions import PROBABILITIES, probabilities
+from leuko_tf.metrics.delong import run_delong_test
+from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.metrics.summary import compute_figures
+from leuko_tf.predictions import PROBABILITIES, get_probabilities
 
 REPLICATES = 20
 
@@ -53,9 +53,9 @@ class TestPairing:
     def test_only_common_images_are_paired(self, table, other):
         compared = compare(table.iloc[:100], other.iloc[40:], replicates=0)
         assert compared["common_images"] == 60
-        assert compared["other"] == figures(other.iloc[40:])
-        assert compared["paired"]["this"] == figures(table.iloc[40:100])
-        assert compared["paired"]["other"] == figures(other.iloc[40:100])
+        assert compared["other"] == compute_figures(other.iloc[40:])
+        assert compared["paired"]["this"] == compute_figures(table.iloc[40:100])
+        assert compared["paired"]["other"] == compute_figures(other.iloc[40:100])
 
     def test_without_a_common_image_nothing_is_paired(self, table, other):
         compared = compare(table.iloc[:50], other.iloc[50:])
@@ -90,8 +90,8 @@ class TestDifferences:
     def test_areas_are_compared_by_delongs_test(self, table, other):
         paired = compare(table, other, replicates=0)["paired"]
         for name, codes in QUESTIONS.items():
-            scores = [question_score(probabilities(t), codes) for t in (table, other)]
-            expected = delong_test(table["label"].isin(codes).to_numpy(), *scores)
+            scores = [compute_question_score(get_probabilities(t), codes) for t in (table, other)]
+            expected = run_delong_test(table["label"].isin(codes).to_numpy(), *scores)
             received = paired["delong"][name]
             assert received["difference"] == expected.auc - expected.other_auc
             assert received["interval"] == list(expected.interval)

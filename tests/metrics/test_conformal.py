@@ -7,17 +7,19 @@ from hypothesis import strategies as st
 from prediction_tables import few_examples, indices, plausible, some_examples, tables
 
 from leuko_tf.classes import CODES
-from leuko_tf.metrics.selective import conformal_over_folds, conformal_threshold
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.selective import compute_conformal_sets, compute_conformal_threshold
+from leuko_tf.predictions import get_probabilities
 
 
 class TestThreshold:
     def test_by_hand(self):
         errors = np.array([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6])
-        assert conformal_threshold(errors, 0.9) == 0.9  # the 9th: 10 * .9
-        assert conformal_threshold(errors, 0.8) == 0.8
-        assert conformal_threshold(errors, 0.75) == 0.8  # 7.5, and never less than the level
-        assert conformal_threshold(errors, 0.95) == np.inf  # the 10th of 9
+        assert compute_conformal_threshold(errors, 0.9) == 0.9  # the 9th: 10 * .9
+        assert compute_conformal_threshold(errors, 0.8) == 0.8
+        assert (
+            compute_conformal_threshold(errors, 0.75) == 0.8
+        )  # 7.5, and never less than the level
+        assert compute_conformal_threshold(errors, 0.95) == np.inf  # the 10th of 9
 
     @some_examples
     @given(st.integers(0, 2000), st.integers(1, 99))
@@ -25,12 +27,12 @@ class TestThreshold:
     def test_its_rank_is_that_of_whole_numbers(self, n, percent):
         rank = -(-(n + 1) * percent // 100)
         expected = rank if rank <= n else np.inf
-        assert conformal_threshold(np.arange(n, 0, -1), percent / 100) == expected
+        assert compute_conformal_threshold(np.arange(n, 0, -1), percent / 100) == expected
 
     @pytest.mark.parametrize(("level", "least"), [(0.9, 9), (0.95, 19)])
     def test_it_is_infinite_where_there_are_too_few_images(self, level, least):
-        assert conformal_threshold(np.zeros(least - 1), level) == np.inf
-        assert conformal_threshold(np.zeros(least), level) == 0
+        assert compute_conformal_threshold(np.zeros(least - 1), level) == np.inf
+        assert compute_conformal_threshold(np.zeros(least), level) == 0
 
     @pytest.mark.parametrize("n", [30, 59, 200])
     def test_a_new_image_is_below_it_with_the_level_and_hardly_more(self, n):
@@ -39,7 +41,9 @@ class TestThreshold:
         Its mean over calibrations is rank / (n + 1), and its SD that of an order statistic.
         """
         rng, level, draws = np.random.default_rng(n), 0.9, 4000
-        mean = np.mean([conformal_threshold(rng.uniform(size=n), level) for _ in range(draws)])
+        mean = np.mean(
+            [compute_conformal_threshold(rng.uniform(size=n), level) for _ in range(draws)]
+        )
         error = 4 * np.sqrt(level * (1 - level) / n / draws)
         assert level - error <= mean <= level + 1 / (n + 1) + error
 
@@ -49,7 +53,7 @@ def averaged_coverage(folds_of, labels, scores, draws: int) -> tuple[dict, dict]
     rng = np.random.default_rng(0)
     seen: dict[tuple[float, str], list[float]] = {}
     for _ in range(draws):
-        for row in conformal_over_folds(labels, scores, folds_of(rng)):
+        for row in compute_conformal_sets(labels, scores, folds_of(rng)):
             seen.setdefault((row["level"], row["method"]), []).append(row["coverage"])
     return (
         {key: np.mean(values) for key, values in seen.items()},
@@ -88,7 +92,7 @@ class TestCoverage:
 
         seen: dict[str, dict[str, list[float]]] = {}
         for _ in range(self.DRAWS):
-            for row in conformal_over_folds(labels, scores, folds_of(rng))[:2]:
+            for row in compute_conformal_sets(labels, scores, folds_of(rng))[:2]:
                 for code in ("NGS", "MYO"):
                     of_method = seen.setdefault(row["method"], {}).setdefault(code, [])
                     of_method.append(row["classes"][code])
@@ -102,8 +106,8 @@ class TestCoverage:
 @few_examples
 @given(tables(min_size=2))
 def test_the_sets_are_those_of_asking_every_class_of_every_image(table):
-    labels, scores, folds = indices(table), probabilities(table), table["fold"].to_numpy()
-    figures = conformal_over_folds(labels, scores, folds)
+    labels, scores, folds = indices(table), get_probabilities(table), table["fold"].to_numpy()
+    figures = compute_conformal_sets(labels, scores, folds)
     if len(set(folds)) == 1:
         assert figures is None
         return
@@ -118,7 +122,7 @@ def test_the_sets_are_those_of_asking_every_class_of_every_image(table):
             for i in range(len(CODES)):
                 kept = others & (labels == i) if row["method"] == "by_class" else others
                 errors = np.array([1 - scores[j, labels[j]] for j in np.flatnonzero(kept)])
-                inside.append(1 - score[i] <= conformal_threshold(errors, row["level"]))
+                inside.append(1 - score[i] <= compute_conformal_threshold(errors, row["level"]))
             covered.append(inside[label])
             sizes.append(sum(inside))
         covered, sizes = np.array(covered), np.array(sizes)
@@ -137,7 +141,7 @@ def test_the_sets_are_those_of_asking_every_class_of_every_image(table):
 
 def test_where_there_are_too_few_images_every_class_is_in_every_set():
     labels, scores = np.array([0, 1, 2, 3]), np.eye(15)[[0, 1, 2, 3]]
-    for row in conformal_over_folds(labels, scores, np.array([1, 1, 2, 2])):
+    for row in compute_conformal_sets(labels, scores, np.array([1, 1, 2, 2])):
         assert (row["coverage"], row["mean_size"], row["empty"], row["single"]) == (1, 15, 0, 0)
 
 
@@ -148,7 +152,7 @@ def test_classes_with_too_few_images_to_calibrate_are_named_and_in_every_set():
     folds = np.tile([1, 2], 41)  # eleven of LYA in each: too few for .95, enough for .90
     by_class = {
         sets["level"]: sets
-        for sets in conformal_over_folds(labels, plausible(rng, labels), folds)
+        for sets in compute_conformal_sets(labels, plausible(rng, labels), folds)
         if sets["method"] == "by_class"
     }
     never_seen = [code for code in CODES if code not in ("NGS", "LYA")]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prediction_tables import some_examples
 from scipy.stats import norm
 
-from leuko_tf.metrics.delong import delong_interval, delong_test
+from leuko_tf.metrics.delong import compute_delong_interval, run_delong_test
 
 Z = norm.ppf(0.975)
 
@@ -55,11 +55,13 @@ class TestByHand:
     def test_interval(self):
         # Of the positives 1, 1/2, 1: variance 1/12; of the negatives 2/3, 1: variance 1/18.
         half = Z * np.sqrt(1 / 12 / 3 + 1 / 18 / 2)
-        assert delong_interval(self.POSITIVE, self.SCORE) == pytest.approx([5 / 6 - half, 1])
+        assert compute_delong_interval(self.POSITIVE, self.SCORE) == pytest.approx(
+            [5 / 6 - half, 1]
+        )
 
     def test_test(self):
         # The other score's 1, 0, 1 and 2/3, 2/3; differences 0, 1/2, 0 and 0, 1/3.
-        test = delong_test(self.POSITIVE, self.SCORE, self.OTHER)
+        test = run_delong_test(self.POSITIVE, self.SCORE, self.OTHER)
         error = np.sqrt(1 / 12 / 3 + 1 / 18 / 2)
         assert (test.auc, test.other_auc) == pytest.approx((5 / 6, 4 / 6))
         assert test.interval == pytest.approx((1 / 6 - Z * error, 1 / 6 + Z * error))
@@ -75,7 +77,7 @@ class TestAgainstTheDefinition:
         for score, auc, variance in zip(scores, aucs, np.diag(covariance), strict=True):
             half = Z * np.sqrt(variance)
             expected = [max(auc - half, 0), min(auc + half, 1)]
-            assert delong_interval(positive, score) == pytest.approx(expected, abs=1e-10)
+            assert compute_delong_interval(positive, score) == pytest.approx(expected, abs=1e-10)
 
     @some_examples
     @given(two_scores())
@@ -83,7 +85,7 @@ class TestAgainstTheDefinition:
         positive, *scores = given_scores
         aucs, covariance = aucs_and_covariance(positive, scores)
         variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-        test = delong_test(positive, *scores)
+        test = run_delong_test(positive, *scores)
         assert (test.auc, test.other_auc) == pytest.approx(aucs, abs=1e-10)
         if variance < 1e-12:  # a rounding error of 0: see below
             assert test.p_value in (1, None)
@@ -101,25 +103,25 @@ class TestWhatIsNotDefined:
         positive, score, other = given_scores
         alone = positive & (positive.cumsum() == 1)
         for kind in (alone, ~alone):
-            test = delong_test(kind, score, other)
-            assert delong_interval(kind, score) is test.interval is test.p_value is None
+            test = run_delong_test(kind, score, other)
+            assert compute_delong_interval(kind, score) is test.interval is test.p_value is None
             assert 0 <= test.auc <= 1
 
     def test_complete_separation_has_an_interval_without_width(self):
         positive = np.array([False] * 5 + [True] * 5)
-        assert delong_interval(positive, np.arange(10) / 10) == [1, 1]
-        assert delong_interval(positive, np.full(10, 0.3)) == [0.5, 0.5]
+        assert compute_delong_interval(positive, np.arange(10) / 10) == [1, 1]
+        assert compute_delong_interval(positive, np.full(10, 0.3)) == [0.5, 0.5]
 
     @some_examples
     @given(two_scores())
     def test_a_score_does_not_differ_from_another_of_the_same_order(self, given_scores):
         positive, score, _ = given_scores
-        test = delong_test(positive, score, score**3)
+        test = run_delong_test(positive, score, score**3)
         assert (test.interval, test.p_value) == ((0, 0), 1)
 
     def test_a_difference_that_is_the_same_for_every_image_has_no_interval(self):
         positive = np.array([False] * 5 + [True] * 5)
-        test = delong_test(positive, np.arange(10) / 10, np.full(10, 0.3))
+        test = run_delong_test(positive, np.arange(10) / 10, np.full(10, 0.3))
         assert (test.auc, test.other_auc) == (1, 0.5)
         assert (test.interval, test.p_value) == (None, None)
 
@@ -128,7 +130,7 @@ class TestWhatIsNotDefined:
         positive = np.array([True, True, True, False, False, False])
         score = np.array([0.75, 0.25, 0.25, 0, 0.25, 0.25])
         other = np.array([0.5, 0, 0, 0.25, 0.75, 0.75])
-        test = delong_test(positive, score, other)
+        test = run_delong_test(positive, score, other)
         assert test.auc - test.other_auc == pytest.approx(2 / 3)
         assert (test.interval, test.p_value) == (None, None)
 
@@ -137,7 +139,7 @@ class TestWhatIsNotDefined:
 @given(two_scores())
 def test_exchanging_the_scores_turns_the_difference_round(given_scores):
     positive, score, other = given_scores
-    one, two = delong_test(positive, score, other), delong_test(positive, other, score)
+    one, two = run_delong_test(positive, score, other), run_delong_test(positive, other, score)
     assert one.p_value == pytest.approx(two.p_value)
     if one.interval:
         assert one.interval == pytest.approx((-two.interval[1], -two.interval[0]))
@@ -154,7 +156,7 @@ class TestHowOftenTheyHold:
         true = norm.cdf(1.2 / np.sqrt(2))
         held = []
         for _ in range(self.DRAWS):
-            lower, upper = delong_interval(positive, rng.normal(1.2 * positive, 1))
+            lower, upper = compute_delong_interval(positive, rng.normal(1.2 * positive, 1))
             held.append(lower <= true <= upper)
         assert np.mean(held) == pytest.approx(0.95, abs=0.03)
 
@@ -165,5 +167,5 @@ class TestHowOftenTheyHold:
         for _ in range(self.DRAWS):
             seen = rng.normal(1.2 * positive, 0.8)
             one, two = seen + rng.normal(0, 0.6, (2, len(seen)))
-            told_apart.append(delong_test(positive, one, two).p_value < 0.05)
+            told_apart.append(run_delong_test(positive, one, two).p_value < 0.05)
         assert np.mean(told_apart) == pytest.approx(0.05, abs=0.03)

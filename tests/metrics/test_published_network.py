@@ -15,14 +15,14 @@ from prediction_tables import indices, leaves
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.metrics import compute_metrics
 from leuko_tf.metrics.calibration import (
-    calibration,
+    apply_temperature,
+    compute_calibration,
     fit_temperature,
-    temperature_over_folds,
-    tempered,
+    fit_temperatures_over_folds,
 )
-from leuko_tf.metrics.headline import at, headlines
+from leuko_tf.metrics.headline import get_nested, list_headlines
 from leuko_tf.metrics.published import read_examiner_points
-from leuko_tf.predictions import probabilities
+from leuko_tf.predictions import get_probabilities
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -67,7 +67,7 @@ class TestFiguresInPrint:
     @pytest.mark.parametrize("code", CODES)
     def test_of_every_class(self, metrics, code):
         received = [
-            at(metrics[statistic], ("classes", code, name))
+            get_nested(metrics[statistic], ("classes", code, name))
             for name in ("precision", "sensitivity")
             for statistic in ("mean", "sd")
         ]
@@ -83,18 +83,20 @@ class TestFiguresInPrint:
     @pytest.mark.parametrize("question", QUESTIONS)
     def test_areas_under_the_curves(self, metrics, question):
         place = ("questions", question, "roc_auc")
-        received = [at(metrics["mean"], place), at(metrics["sd"], place)]
+        received = [get_nested(metrics["mean"], place), get_nested(metrics["sd"], place)]
         assert all_printed(received, AREAS[question]) == AREAS[question]
 
     @pytest.mark.parametrize("question", AT_HALF)
     def test_at_threshold_one_half(self, metrics, question):
-        point = at(metrics["mean"], ("questions", question, "operating_points", "threshold 0.5"))
+        point = get_nested(
+            metrics["mean"], ("questions", question, "operating_points", "threshold 0.5")
+        )
         received = [point[name] for name in ("sensitivity", "specificity", "precision")]
         assert all_printed(received, AT_HALF[question]) == AT_HALF[question]
 
     @pytest.mark.parametrize("examiner", AT_EXAMINERS)
     def test_blasts_at_the_examiners_specificity(self, metrics, examiner):
-        point = at(metrics["mean"], ("questions", "blast", "at_examiners", examiner))
+        point = get_nested(metrics["mean"], ("questions", "blast", "at_examiners", examiner))
         assert printed(point["specificity"], ".000") == {
             "reannotation_1": ".915", "reannotation_2": ".957",
         }[examiner]  # fmt: skip
@@ -110,12 +112,12 @@ def test_the_data_file_of_comparisons_has_exactly_these_figures_as_printed(metri
     received = {}
     for place, figure in given.items():
         if place[-1] in ("mean", "sd", "pooled"):
-            value = at(metrics[place[-1]], place[:-1])
+            value = get_nested(metrics[place[-1]], place[:-1])
         elif place[-1] == "images":
-            value = at(metrics["pooled"], place)
+            value = get_nested(metrics["pooled"], place)
         else:
             *question, threshold, name = place
-            value = at(metrics["mean"], (*question, "operating_points", threshold, name))
+            value = get_nested(metrics["mean"], (*question, "operating_points", threshold, name))
         received[place] = printed(value, figure)
     assert received == given
     assert list(network["classes"]) == list(CODES)
@@ -159,7 +161,7 @@ class TestFiguresComputedElsewhere:
                 figures = [r[ours] for r in received]
                 assert figures == pytest.approx(row[f"{theirs}_folds"], abs=1e-12)
                 for statistic in ("mean", "sd"):
-                    figure = at(metrics[statistic], ("classes", row["cls"], ours))
+                    figure = get_nested(metrics[statistic], ("classes", row["cls"], ours))
                     assert figure == pytest.approx(row[f"{theirs}_{statistic}"], abs=1e-12)
 
     @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ class TestCalibration:
         inside = folds == 2
         labels, outputs = labels[inside], outputs[inside]
         assert fit_temperature(labels, outputs) == pytest.approx(1, abs=0.001)
-        undone = tempered(outputs, 1 / 2.18)
+        undone = apply_temperature(outputs, 1 / 2.18)
         assert fit_temperature(labels, undone) == pytest.approx(2.18, abs=0.002)
 
     def test_every_folds_calibration_error(self, metrics, published):
@@ -213,16 +215,16 @@ class TestCalibration:
         ]
         assert received == [".0305", ".0094", ".0366", ".0387", ".0374"]
         fold_2 = published[published["fold"] == 2]
-        undone = tempered(probabilities(fold_2), 1 / 2.18)
-        error = calibration(indices(fold_2), undone)["expected_calibration_error"]
+        undone = apply_temperature(get_probabilities(fold_2), 1 / 2.18)
+        error = compute_calibration(indices(fold_2), undone)["expected_calibration_error"]
         assert printed(error, ".0000") == ".0335"
 
     def test_every_folds_calibration_error_with_its_own_temperature(self, published):
         """In print .009 to .021."""
         for fold, temperature in zip(FOLDS, (1.90, 1, 2.08, 2.11, 2.17), strict=True):
             table = published[published["fold"] == fold]
-            after = tempered(probabilities(table), temperature)
-            error = calibration(indices(table), after)["expected_calibration_error"]
+            after = apply_temperature(get_probabilities(table), temperature)
+            error = compute_calibration(indices(table), after)["expected_calibration_error"]
             assert 0.009 <= error <= 0.021
 
     def test_temperatures_of_the_other_folds_mend_all_but_the_fold_that_was_mended(self, metrics):
@@ -231,9 +233,9 @@ class TestCalibration:
             assert mended == (fold != "2")
 
     def test_with_fold_2_as_the_network_left_it_they_mend_every_fold(self, published):
-        folds, scores = published["fold"].to_numpy(), probabilities(published)
-        scores[folds == 2] = tempered(scores[folds == 2], 1 / 2.18)
-        received = temperature_over_folds(indices(published), scores, folds)
+        folds, scores = published["fold"].to_numpy(), get_probabilities(published)
+        scores[folds == 2] = apply_temperature(scores[folds == 2], 1 / 2.18)
+        received = fit_temperatures_over_folds(indices(published), scores, folds)
         for figures in (*received["folds"].values(), received):
             for name in ("expected_calibration_error", "log_loss"):
                 assert figures["after"][name] < figures["before"][name]
@@ -261,7 +263,7 @@ class TestConformalSets:
 
 
 def test_every_headline_is_in_its_interval(metrics):
-    for row in headlines(metrics):
+    for row in list_headlines(metrics):
         lower, upper = row.interval
         assert lower < row.value < upper, row.title
 

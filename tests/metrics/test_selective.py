@@ -6,8 +6,8 @@ from hypothesis import given
 from prediction_tables import indices, some_examples, tables
 
 from leuko_tf.classes import CODES
-from leuko_tf.metrics.selective import ACCURACIES, COVERAGES, selective
-from leuko_tf.predictions import probabilities
+from leuko_tf.metrics.selective import ACCURACIES, COVERAGES, compute_selective
+from leuko_tf.predictions import get_probabilities
 
 
 def with_confidence(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ class TestByHand:
     @pytest.fixture
     def figures(self) -> dict:
         confidence, right = [0.6, 0.9, 0.8, 0.8, 0.5], [True, True, True, False, False]
-        return selective(*with_confidence(confidence, right))
+        return compute_selective(*with_confidence(confidence, right))
 
     def test_curve(self, figures):
         assert figures["curve"]["coverage"] == pytest.approx([1 / 5, 3 / 5, 4 / 5, 1])
@@ -56,20 +56,20 @@ class TestByHand:
 
 
 def test_an_accuracy_that_no_share_reaches_has_no_coverage():
-    figures = selective(*with_confidence([0.9, 0.8], [False, True]))
+    figures = compute_selective(*with_confidence([0.9, 0.8], [False, True]))
     assert [row["coverage"] for row in figures["at_accuracy"]] == [None] * len(ACCURACIES)
 
 
 def test_the_largest_share_may_come_after_smaller_ones_that_do_not_reach_it():
     right = [False, *[True] * 99]
-    figures = selective(*with_confidence(list(np.linspace(0.9, 0.2, 100)), right))
+    figures = compute_selective(*with_confidence(list(np.linspace(0.9, 0.2, 100)), right))
     assert {row["coverage"] for row in figures["at_accuracy"]} == {1}
 
 
 @some_examples
 @given(tables())
 def test_the_figures_are_those_of_trying_every_threshold(table):
-    labels, scores = indices(table), probabilities(table)
+    labels, scores = indices(table), get_probabilities(table)
     confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
     tried, risks = [], []
     for threshold in sorted(set(confidence), reverse=True):
@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_trying_every_threshold(table):
         tried.append((threshold, kept.mean(), right[kept].mean()))
         # One more for each image that this threshold keeps and the one before did not.
         risks += [1 - right[kept].mean()] * (confidence == threshold).sum()
-    figures = selective(labels, scores)
+    figures = compute_selective(labels, scores)
     assert figures["curve"]["coverage"] == pytest.approx([c for _, c, _ in tried])
     assert figures["curve"]["accuracy"] == pytest.approx([a for _, _, a in tried])
     for row in figures["at_coverage"]:
@@ -95,8 +95,8 @@ def test_the_figures_are_those_of_trying_every_threshold(table):
 @some_examples
 @given(tables())
 def test_the_accuracy_of_all_images_is_the_accuracy(table):
-    labels, scores = indices(table), probabilities(table)
-    everything = selective(labels, scores)["at_coverage"][0]
+    labels, scores = indices(table), get_probabilities(table)
+    everything = compute_selective(labels, scores)["at_coverage"][0]
     accuracy = (scores.argmax(axis=1) == labels).mean()
     assert (everything["asked"], everything["coverage"]) == (1, 1)
     assert everything["accuracy"] == pytest.approx(accuracy)
@@ -105,7 +105,7 @@ def test_the_accuracy_of_all_images_is_the_accuracy(table):
 def test_the_curve_of_many_images_has_at_most_201_points_and_both_ends():
     rng = np.random.default_rng(0)
     right = rng.uniform(size=5000) < 0.8
-    figures = selective(*with_confidence(list(rng.uniform(0.2, 1, 5000)), right))
+    figures = compute_selective(*with_confidence(list(rng.uniform(0.2, 1, 5000)), right))
     coverage, accuracy = figures["curve"]["coverage"], figures["curve"]["accuracy"]
     assert len(coverage) == len(accuracy) == 201
     assert (coverage[0], coverage[-1]) == (1 / 5000, 1)

@@ -17,8 +17,8 @@ from prediction_tables import (
 
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.metrics import compute_metrics
-from leuko_tf.metrics.headline import at
-from leuko_tf.metrics.summary import figures
+from leuko_tf.metrics.headline import get_nested
+from leuko_tf.metrics.summary import compute_figures
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -60,7 +60,7 @@ def test_the_folds_add_up_to_the_pooled_images(table):
     counts = [fold["confusion_matrix"]["rows_are_labels"] for fold in folds.values()]
     np.testing.assert_array_equal(pooled["confusion_matrix"]["rows_are_labels"], np.sum(counts, 0))
     for k, fold in folds.items():
-        assert fold == figures(table[table["fold"] == int(k)])
+        assert fold == compute_figures(table[table["fold"] == int(k)])
 
 
 @few_examples
@@ -108,13 +108,13 @@ def test_mean_and_deviation_are_over_the_folds_that_define_a_figure(table):
     assert places == [place for place, _ in leaves(metrics["sd"])]
     assert len(places) > 15 * 4
     for place in places:
-        values = [at(fold, place) for fold in metrics["folds"].values()]
+        values = [get_nested(fold, place) for fold in metrics["folds"].values()]
         defined = [value for value in values if value is not None]
         if defined:
-            assert at(metrics["mean"], place) == pytest.approx(np.mean(defined)), place
-            assert at(metrics["sd"], place) == pytest.approx(np.std(defined)), place
+            assert get_nested(metrics["mean"], place) == pytest.approx(np.mean(defined)), place
+            assert get_nested(metrics["sd"], place) == pytest.approx(np.std(defined)), place
         else:
-            assert at(metrics["mean"], place) is at(metrics["sd"], place) is None
+            assert get_nested(metrics["mean"], place) is get_nested(metrics["sd"], place) is None
 
 
 def test_mean_and_deviation_by_hand():
@@ -122,11 +122,15 @@ def test_mean_and_deviation_by_hand():
     labels = ["LYA", "NGS", "LYA", "NGS", "NGS", "NGS"]
     table = table_of(labels, sure(["LYA", "NGS", "NGS", "NGS", "NGS", "MYO"]), [1, 1, 2, 2, 3, 3])
     metrics = compute_metrics(table, replicates=0)
-    assert at(metrics["mean"], ("classes", "LYA", "sensitivity")) == 0.5
-    assert at(metrics["sd"], ("classes", "LYA", "sensitivity")) == 0.5
-    assert at(metrics["mean"], ("overall", "accuracy")) == pytest.approx((1 + 0.5 + 0.5) / 3)
-    assert at(metrics["sd"], ("overall", "accuracy")) == pytest.approx(np.std([1, 0.5, 0.5]))
-    assert at(metrics["mean"], ("classes", "KSC", "sensitivity")) is None
+    assert get_nested(metrics["mean"], ("classes", "LYA", "sensitivity")) == 0.5
+    assert get_nested(metrics["sd"], ("classes", "LYA", "sensitivity")) == 0.5
+    assert get_nested(metrics["mean"], ("overall", "accuracy")) == pytest.approx(
+        (1 + 0.5 + 0.5) / 3
+    )
+    assert get_nested(metrics["sd"], ("overall", "accuracy")) == pytest.approx(
+        np.std([1, 0.5, 0.5])
+    )
+    assert get_nested(metrics["mean"], ("classes", "KSC", "sensitivity")) is None
 
 
 @few_examples
@@ -135,10 +139,10 @@ def test_every_interval_stands_in_its_figures_place(table):
     metrics = compute_metrics(table, replicates=REPLICATES)
     assert metrics["bootstrap_replicates"] == REPLICATES
     for place, value in leaves(metrics["intervals"]):
-        figure = at(metrics["pooled"], place)
+        figure = get_nested(metrics["pooled"], place)
         assert value is None or isinstance(figure, float), place
     for place in {place for place, _ in leaves(metrics["intervals"])}:
-        interval = at(metrics["intervals"], place)
+        interval = get_nested(metrics["intervals"], place)
         assert interval is None or interval[0] <= interval[1], place
 
 
@@ -248,7 +252,7 @@ def test_a_single_image_has_the_figures_that_it_defines_and_no_others(table):
         assert question["operating_points"] == question["at_examiners"] == {}
     # Every replicate draws the same image.
     for place, value in leaves(metrics["intervals"]):
-        assert value == approximately(at(pooled, place), rel=1e-6, abs=1e-6), place
+        assert value == approximately(get_nested(pooled, place), rel=1e-6, abs=1e-6), place
 
 
 def test_a_fold_of_one_class_leaves_the_rest_to_the_other_folds():
@@ -260,10 +264,10 @@ def test_a_fold_of_one_class_leaves_the_rest_to_the_other_folds():
     assert one["overall"]["cohen_kappa"] is None
     assert one["questions"]["blast"]["roc_auc"] is None
     for place in (("overall", "cohen_kappa"), ("questions", "blast", "roc_auc")):
-        assert at(metrics["mean"], place) == at(two, place)
-        assert at(metrics["sd"], place) == 0
+        assert get_nested(metrics["mean"], place) == get_nested(two, place)
+        assert get_nested(metrics["sd"], place) == 0
     threshold = ("questions", "blast", "operating_points", "threshold 0.5", "sensitivity")
-    assert at(metrics["mean"], threshold) == 0.5
+    assert get_nested(metrics["mean"], threshold) == 0.5
 
 
 def test_examiners_are_compared_in_the_questions_that_they_answered():
