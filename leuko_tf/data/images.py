@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from leuko_tf.cli import UserError
+from leuko_tf.data.finding import walk_images
 from tfds_aml.images import read_tiff
 
 T = TypeVar("T")
-
-SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 # More pixels are a slide and no cell; as the exported graph's limit.
 MAX_PIXELS = 2048 * 2048
@@ -38,7 +37,10 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = {_make_id(f.relative_to(path)): f for f in sorted(_walk_images(path))}
+            files = {
+                _make_id(f.relative_to(path)): f
+                for f in sorted(walk_images(path, follow_links=True))
+            }
             if not files:
                 raise UserError(f"{path} is a folder without TIFF, PNG or JPEG files")
         elif path.is_file():
@@ -58,20 +60,6 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
 def _make_id(path: Path) -> str:
     """The path as text; letters of other encodings than UTF-8 become question marks."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
-
-
-def _walk_images(folder: Path) -> Iterator[Path]:
-    """The image files of a folder and of those in it, linked ones included, each folder once."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(place) in seen:
-            folders.clear()  # a link to a folder above
-            continue
-        seen.add(os.path.realpath(place))
-        for file in (Path(place, name) for name in names if not name.startswith(".")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
-                yield file
 
 
 def read_image(path: Path) -> np.ndarray:

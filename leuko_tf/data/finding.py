@@ -1,0 +1,26 @@
+"""Finds image files in folders. Imports only the standard library: the serving client uses it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
+
+
+def walk_images(folder: Path, *, follow_links: bool) -> Iterator[Path]:
+    """Yields the image files below a folder, in no particular order; skips hidden ones.
+
+    Args:
+      folder: searched with its subfolders.
+      follow_links: whether to search linked subfolders, too. Each folder is searched once.
+    """
+    visited = set()
+    for place, folders, names in os.walk(folder, followlinks=follow_links):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(place) in visited:
+            folders.clear()  # a link to a folder above
+            continue
+        visited.add(os.path.realpath(place))
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            if file.suffix.lower() in SUFFIXES and file.is_file():
+                yield file
