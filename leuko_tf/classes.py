@@ -1,6 +1,6 @@
-"""The 15 morphological classes of Matek et al. 2019: the one place that knows them.
+"""The 15 morphological classes of Matek et al. 2019, defined here alone.
 
-Everything else imports this module; it imports nothing of the project and nothing heavy.
+This module imports nothing of the project and nothing heavy.
 
 Source of codes and names: `abbreviations.txt` and the class table of TCIA
 AML-Cytomorphology_LMU, doi 10.7937/tcia.2019.36f5o9ld.
@@ -14,9 +14,9 @@ class CellClass:
     """One morphological class.
 
     Attributes:
-      code: str. Three letters, as in the download's folder names.
-      name: str. English name, as in the paper's table.
-      colour: str. `#rrggbb`, the same in every plot.
+      code: Three letters, as in the download's folder names.
+      name: English name, as in the paper's table.
+      colour: `#rrggbb`, used in every plot.
     """
 
     code: str
@@ -48,8 +48,8 @@ CODES: tuple[str, ...] = tuple(c.code for c in CLASSES)
 INDEX: dict[str, int] = {code: i for i, code in enumerate(CODES)}
 BY_CODE: dict[str, CellClass] = {c.code: c for c in CLASSES}
 
-# Maturation order within lineages, for tables and confusion matrices: neighbours in this order
-# are the cells that examiners confuse, so errors gather along the diagonal.
+# Maturation order within lineages, for tables and confusion matrices. Examiners confuse neighbours
+# in this order, so errors lie near the diagonal.
 LINEAGE_ORDER: tuple[str, ...] = (
     "MYO", "PMO", "PMB", "MYB", "MMZ", "NGB", "NGS", "EOS", "BAS",
     "MOB", "MON", "LYT", "LYA", "EBO", "KSC",
@@ -57,8 +57,8 @@ LINEAGE_ORDER: tuple[str, ...] = (
 
 # The paper's two binary questions. A question's score is the sum of its classes' probabilities.
 BLAST: tuple[str, ...] = ("MYO", "MOB")
-# "Atypical": not expected in blood under physiological conditions. PMB belongs in by biology;
-# readers of the published network leave it out, hence the second, narrower group.
+# "Atypical": not expected in blood under physiological conditions. PMB is atypical by biology, but
+# evaluations of the published network leave it out: hence the second group.
 ATYPICAL: tuple[str, ...] = ("MYO", "MOB", "PMO", "PMB", "MYB", "MMZ", "EBO", "LYA")
 ATYPICAL_WITHOUT_PMB: tuple[str, ...] = tuple(c for c in ATYPICAL if c != "PMB")
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -67,8 +67,8 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "atypical_without_pmb": ATYPICAL_WITHOUT_PMB,
 }
 
-# Classes that are stages of one maturation, which examiners confuse as well; every other class is a
-# coarse type by itself. A type's score is the sum of its classes' probabilities.
+# Classes that are stages of one maturation, which examiners confuse as well. Every other class is a
+# coarse type of its own. A type's score is the sum of its classes' probabilities.
 COARSE_TYPES: dict[str, tuple[str, ...]] = {
     "neutrophil": ("NGS", "NGB"),
     "granulocyte precursor": ("PMO", "PMB", "MYB", "MMZ"),
@@ -78,3 +78,6 @@ COARSE_TYPES: dict[str, tuple[str, ...]] = {
 UNCERTAIN = "UNC"  # the examiner could not assign a class
 NOT_REANNOTATED = "none"  # written `nan` in annotations.dat
 REANNOTATIONS: tuple[str, ...] = (*CODES, UNCERTAIN, NOT_REANNOTATED)
+
+# Stands beside every answer of a network that was trained on drawn cells.
+SYNTHETIC_REMARK = "The network was trained on SYNTHETIC cells: it knows nothing of real ones."

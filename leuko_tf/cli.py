@@ -1,6 +1,7 @@
-"""What every command of the project shares: errors that speak to people, files written aside."""
+"""What all commands share: user errors, atomic writes, a quiet import of TensorFlow."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Bad input. The message says what, where and what to do; commands print only that."""
+    """Bad input. The message says what is wrong, where, and what to do; commands print only it."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; bad input or a file that cannot be written ends in one message, status 1."""
-    # TensorFlow's own lines would bury ours; what really fails there raises an exception, too.
+    """Runs a command. A `UserError` or `OSError` ends it with one message and status 1."""
+    # TensorFlow's log lines would bury our message; its real failures raise exceptions as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         main()
@@ -28,16 +29,16 @@ def run(main: Callable[[], None]) -> None:
 
 
 def format_command_line() -> str:
-    """The command that runs, as one would type it again."""
+    """Formats the running command as the user would type it again."""
     return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it to `path` at the end.
+    """Yields a temporary path beside `path` to write to, then renames it to `path`.
 
-    A reader never sees a half-written file, nor does a run that was killed leave one under the
-    final name. The temporary name keeps the ending, by which Keras knows its format.
+    So nobody reads a half-written file, and a killed run leaves none under the final name. The
+    temporary name has the same ending, because Keras chooses the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")
@@ -49,19 +50,18 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON. Not-a-number is refused: it is no JSON."""
+    """Writes `content` as indented JSON; raises ValueError for NaN, which JSON does not have."""
     with write_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow and looks for devices, without the lines that this prints.
+    """Imports TensorFlow and lists its devices, without the lines that this prints.
 
-    On a machine without a GPU TensorFlow 2.21 tells so six times, as an error among others, before
-    its log level holds. With TF_CPP_MIN_LOG_LEVEL below 2 the lines come; so they do if the
-    import fails.
+    Without a GPU, TensorFlow 2.21 prints six lines about it as errors, before its log level takes
+    effect. They are shown if the import fails, or if TF_CPP_MIN_LOG_LEVEL is set below 2.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") < "2":
         return
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -69,10 +69,11 @@ def import_tensorflow_quietly() -> None:
         os.dup2(held_back.fileno(), 2)
         try:
             import tensorflow as tf
-            from absl import logging
+            from absl import logging as absl_logging
 
             tf.config.list_physical_devices()
-            logging.set_verbosity(logging.ERROR)
+            tf.get_logger().setLevel(logging.ERROR)
+            absl_logging.set_verbosity(absl_logging.ERROR)
         except BaseException:
             held_back.seek(0)
             os.write(stderr, held_back.read())

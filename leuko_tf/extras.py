@@ -1,7 +1,7 @@
-"""A missing package ends a command in one message that names the extra to install.
+"""Ends a command with one message when a package is missing; it names the extra to install.
 
-Packages are imported at the top of modules, before any command's own code runs; only a hook sees
-every such error.
+Modules import packages at their top, before any code of the command runs. Only `sys.excepthook`
+sees all of these errors.
 """
 
 import sys
@@ -14,7 +14,7 @@ OWN_PACKAGES = ("leuko_tf", "serving", "tfds_aml")
 
 
 def explain_missing_packages() -> None:
-    """Replaces the stack trace of a package that is not installed, until the process ends."""
+    """Prints a message instead of a stack trace for every missing package from now on."""
     sys.excepthook = _print_missing_package
 
 
@@ -27,11 +27,11 @@ def _print_missing_package(
         return
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     command = spec.name.removesuffix(".__main__") if spec else "error"
-    light = command in CLIENT_COMMANDS and package in CLIENT_PACKAGES
-    extra = "client" if light else "full"
+    is_client = command in CLIENT_COMMANDS and package in CLIENT_PACKAGES
+    extra = "client" if is_client else "full"
     print(
-        f"{command}: this needs the Python package '{package}', which is not installed."
-        f" pip install 'leuko_tf[{extra}]' gives all it needs (in a clone: pip install"
-        f" '.[{extra}]').",
+        f"{command}: the Python package '{package}' is not installed."
+        f" Install all that this command needs: pip install 'leuko_tf[{extra}]' (in a clone:"
+        f" pip install '.[{extra}]').",
         file=sys.stderr,
     )

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 # TensorFlow takes seconds to import, so it and all that needs it wait until the arguments are
 # right (inside functions).
-from leuko_tf.cli import UserError
+from leuko_tf.cli import UserError, import_tensorflow_quietly
 from leuko_tf.network.runtimes import OPENVINO, RUNTIMES, TENSORFLOW, import_openvino
 from serving.server.configs import (
     BatchingParameters,
@@ -72,7 +71,8 @@ def _serve(args: argparse.Namespace) -> None:
     tls = read_ssl(args.ssl_config_file) if args.ssl_config_file else None
     credentials, context = (tls.grpc_credentials(), tls.http_context()) if tls else (None, None)
 
-    _import_tensorflow_quietly()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's lines about refused clients
+    import_tensorflow_quietly()
     from serving.server.metrics import Metrics
     from serving.server.rest import RestServer
     from serving.server.servable import Servable
@@ -184,32 +184,6 @@ def _watch(models: "Models", wait_s: float) -> None:
     never = threading.Event()
     if wait_s:
         threading.Thread(target=watch, daemon=True).start()
-
-
-def _import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its lines about CPUs and GPUs, unless its import fails.
-
-    They come before its log level holds. TF_CPP_MIN_LOG_LEVEL below 2 in the environment brings
-    them back, as GRPC_VERBOSITY does gRPC's own lines, such as of refused clients.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") < "2":
-        return
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            tf.get_logger().setLevel(logging.ERROR)
-        except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def _port(text: str) -> int:
