@@ -103,7 +103,7 @@ def join_folds(workdir: Path) -> Path:
         "held_out": False if False in held_out else None if None in held_out else True,
     }
     for name in (MISTAKES, GALLERY):
-        pictures.clear(workdir / name)
+        pictures.delete_pictures(workdir / name)
         for k in FOLDS:
             folder = get_fold_folder(workdir, k) / name
             if folder.is_dir():

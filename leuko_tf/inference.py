@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from leuko_tf.classes import CODES, REANNOTATIONS
 from leuko_tf.data import pipeline
-from leuko_tf.explanation import gallery, mistakes
+from leuko_tf.explanation.drawing import draw_gallery, draw_mistakes
 from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.gallery import choose_cells
+from leuko_tf.explanation.mistakes import find_mistakes
 from leuko_tf.files import GALLERY, MISTAKES, PREDICTIONS
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import SCALING
@@ -90,11 +92,11 @@ def predict_folds(
         "training": read_training(model_file.parent),
     }
     write_predictions(table, source, out / PREDICTIONS)
-    shown = {*mistakes.surest(table)["id"], *gallery.typical(table)["id"]}
+    shown = {*find_mistakes(table)["id"], *choose_cells(table)["id"]}
     images = _images(read(), shown)
     explain = Explainer(model)
-    mistakes.draw(explain, table, images, out / MISTAKES)
-    gallery.draw(explain, table, images, out / GALLERY)
+    draw_mistakes(explain, table, images, out / MISTAKES)
+    draw_gallery(explain, table, images, out / GALLERY)
     return out / PREDICTIONS
 
 

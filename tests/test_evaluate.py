@@ -212,12 +212,13 @@ class TestMistakes:
     def test_a_network_that_is_always_right_has_none_and_old_pictures_go(
         self, workdir: Path, table: pd.DataFrame, tmp_path: Path
     ) -> None:
+        from leuko_tf.explanation.drawing import draw_mistakes
         from leuko_tf.explanation.explainer import Explainer
         from leuko_tf.network.loading import load_model
 
         right = table.assign(**pd.DataFrame(np.eye(15)[[*range(15)] * 10], columns=PROBABILITIES))
         (tmp_path / "old.png").touch()
-        mistakes.draw(Explainer(load_model(workdir / "best.keras")), right, {}, tmp_path)
+        draw_mistakes(Explainer(load_model(workdir / "best.keras")), right, {}, tmp_path)
         assert not _files(tmp_path)
         assert mistakes.read_mistakes(right, tmp_path) == []
 

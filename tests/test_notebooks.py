@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from leuko_tf.classes import CODES
-from leuko_tf.export import SYNTHETIC_REMARK
+from leuko_tf.classes import SYNTHETIC_REMARK
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -126,7 +126,7 @@ def _write(
 
 
 def _pictures(folder: Path, table: pd.DataFrame) -> None:
-    """Stands in for `draw` of `leuko_tf.explanation.mistakes` and `leuko_tf.explanation.gallery`, which needs a model."""
+    """Stands in for `leuko_tf.explanation.drawing`, which needs a model."""
     for name, rows, size in (
         (MISTAKES, find_mistakes(table), (400, 200)),
         (GALLERY, gallery.choose_cells(table), (640, 160)),

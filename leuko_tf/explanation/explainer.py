@@ -1,15 +1,19 @@
 """Computes saliency maps with tf-keras-vis."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from leuko_tf.classes import CODES, INDEX
+from leuko_tf.cli import UserError
+from leuko_tf.data.images import batched
 from leuko_tf.explanation.methods import GRADIENT, METHODS, SMOOTHGRAD, Explanation
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 
 SMOOTH_SAMPLES = 20
@@ -18,12 +22,12 @@ BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not t
 
 
 class Explainer:
-    """Computes saliency maps of images, each for the class that the model answers.
+    """Computes saliency maps of images.
 
-    It works on a copy of the model, which is made once: for many images keep the explainer.
+    Copies the model once: keep the explainer to explain many images.
 
     Args:
-      model: a model of this project, float32 (a `best.keras`).
+      model: A model of this project, float32 (a `best.keras`).
     """
 
     def __init__(self, model: "keras.Model"):
@@ -36,40 +40,41 @@ class Explainer:
         self._model = model
         self._scaling = model.get_layer(SCALING)
         self._saliency = Saliency(model, model_modifier=ReplaceToLinear(), clone=True)
-        # Maps are of what the network sees, which the copy is given.
+        # The copy is given the network's own input, which needs no cropping.
         self._saliency.model.get_layer(SCALING).field = self._scaling.size
         self._cam = GradcamPlusPlus(self._saliency.model, clone=False)
 
     def __call__(
         self,
-        images: "np.ndarray",
+        images: np.ndarray,
         methods: tuple[str, ...] = METHODS,
         codes: Sequence[str] | None = None,
     ) -> list[Explanation]:
-        """Explains images.
+        """Explains images of one size, all at once.
 
         Args:
           images: uint8 array [n, height, width, 3].
-          methods: of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
-          codes: the classes to explain, one an image; None for those that the model answers.
+          methods: Of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
+          codes: The class to explain for each image; by default the model's answers.
 
         Returns:
-          An explanation an image; maps have the image's size and are scaled to 0 to 1 each. Where
-          the network does not look, they are 0.
+          An explanation for each image. Maps have the image's size, are scaled to 0 to 1 each, and
+          are 0 where the network does not look.
         """
-        import numpy as np
-
         from leuko_tf.network.view import to_network_input
 
-        # At the network's own scale: SmoothGrad's noise, added to larger images, would be averaged
-        # away before the network sees it. At 400 px this changes nothing.
+        # At the network's own scale: noise that SmoothGrad added to larger images would average
+        # out when they are resized. At 400 px this changes nothing.
         batch = np.asarray(to_network_input(images, self._scaling.field, self._scaling.size))
         probabilities = self._model.predict_on_batch(images)
         answers = probabilities.argmax(axis=1)
         if codes is not None:
             answers = np.array([INDEX[code] for code in codes])
         shape = images.shape[1:3]
-        maps = {name: self._placed(self._map(name, batch, answers), shape) for name in methods}
+        maps = {
+            name: self._place_maps(self._compute_maps(name, batch, answers), shape)
+            for name in methods
+        }
         return [
             Explanation(
                 image=image,
@@ -80,17 +85,35 @@ class Explainer:
             for i, (image, answer) in enumerate(zip(images, answers, strict=True))
         ]
 
-    def _placed(self, maps: "np.ndarray", shape: tuple[int, int]) -> "np.ndarray":
-        """Maps [n, k, k] of the network's input, brought to where it lies in images of a shape."""
-        import numpy as np
+    def explain_each(
+        self,
+        images: Iterable[np.ndarray],
+        methods: tuple[str, ...] = METHODS,
+        codes: Sequence[str] | None = None,
+    ) -> Iterator[Explanation]:
+        """Explains any number of images in their order; consecutive ones of one size together.
+
+        Args:
+          images: uint8 arrays [height, width, 3].
+          methods: As for a call.
+          codes: As for a call.
+        """
+        start = 0
+        for _, same_size in groupby(images, key=np.shape):
+            for batch in batched(same_size, BATCH):
+                end = start + len(batch)
+                yield from self(np.stack(batch), methods, codes and codes[start:end])
+                start = end
+
+    def _place_maps(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Maps [n, k, k] of the network's input, moved to where it lies in images of a shape."""
         import tensorflow as tf
 
         side = self._scaling.field
         if side != maps.shape[1]:
             maps = tf.image.resize(maps[..., None], (side, side)).numpy()[..., 0]
-        for axis, length in enumerate(
-            shape, 1
-        ):  # the reverse of `leuko_tf.network.view.crop_center`
+        # The reverse of `leuko_tf.network.view.crop_center`.
+        for axis, length in enumerate(shape, 1):
             first = (length - side) // 2
             if first < 0:
                 maps = maps.take(range(-first, length - first), axis)
@@ -100,45 +123,72 @@ class Explainer:
                 maps = np.pad(maps, around)
         return maps
 
-    def _map(self, method: str, batch: "np.ndarray", answers: "np.ndarray") -> "np.ndarray":
-        """Float array [n, size, size]; of Grad-CAM++ as small as the last feature map."""
-        import numpy as np
+    def _compute_maps(self, method: str, batch: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """Float array [n, k, k]; k is the side of the network's input or of the feature map."""
         import tensorflow as tf
 
         from leuko_tf.network.resnext import LAST_FEATURE_MAP
 
-        def logits(outputs):
+        def select_logits(outputs):
             return tf.gather(outputs, answers, batch_dims=1)
 
-        def log_probabilities(outputs):
-            # Grad-CAM++ takes the exponential of the score: of a large logit that is infinite, of
-            # a log-probability it is the probability.
+        def select_log_probabilities(outputs):
+            # Grad-CAM++ takes the exponential of the score, which overflows for large logits.
             return tf.gather(tf.nn.log_softmax(outputs), answers, batch_dims=1)
 
         with warnings.catch_warnings():
-            # tf-keras-vis hands the one input over in a list.
+            # tf-keras-vis passes the single input as a list.
             warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
             if method == GRADIENT:
-                found = self._saliency(logits, batch)
+                maps = self._saliency(select_logits, batch)
             elif method == SMOOTHGRAD:
                 noise = {"smooth_samples": SMOOTH_SAMPLES, "smooth_noise": SMOOTH_NOISE}
-                found = self._saliency(logits, batch, **noise)
+                maps = self._saliency(select_logits, batch, **noise)
             else:
-                # By itself tf-keras-vis takes the convolution before the named layer; and expanding
-                # the map, it draws the outermost cells' centres out to the image's edges, half a
-                # cell away from what they see.
-                found = self._cam(
-                    log_probabilities,
+                # Without these options tf-keras-vis uses the convolution before the named layer,
+                # and stretches the map by half a feature-map cell on each side.
+                maps = self._cam(
+                    select_log_probabilities,
                     batch,
                     penultimate_layer=LAST_FEATURE_MAP,
                     seek_penultimate_conv_layer=False,
                     expand_cam=False,
                 )
-        return np.asarray(found)
+        return np.asarray(maps)
 
 
 def explain(
-    model: "keras.Model", images: "np.ndarray", methods: tuple[str, ...] = METHODS
+    model: "keras.Model",
+    images: np.ndarray | Sequence[np.ndarray],
+    methods: tuple[str, ...] = METHODS,
 ) -> list[Explanation]:
-    """Explains a few images; see `Explainer`."""
-    return Explainer(model)(images, methods)
+    """Computes where a model looks for the class that it answers.
+
+    Args:
+      model: A model of this project (`leuko_tf.load_model`).
+      images: uint8 array [height, width, 3] or [n, height, width, 3], or a list of arrays
+        [height, width, 3] of any sizes.
+      methods: Of "gradient", "SmoothGrad" and "Grad-CAM++"; see `leuko_tf.explanation.methods`.
+
+    Returns:
+      An explanation for each image, in their order: `image`, `code` (the answer), `probability`
+      (of the answer) and `maps`, from method to float32 array [height, width], 0 to 1.
+
+    Raises:
+      UserError: If an image has another shape or type, or a method is unknown.
+    """
+    unknown = {*methods} - {*METHODS}
+    if unknown:
+        raise UserError(f"Unknown method {min(unknown)!r}: choose from {', '.join(METHODS)}")
+    arrays = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else [*images]
+    for array in arrays:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise UserError(
+                "An image must be a uint8 array [height, width, 3]. Received: "
+                f"{array.dtype} {[*array.shape]}"
+            )
+    # Sorted, so that images of one size are explained together.
+    order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape)
+    explanations = Explainer(model).explain_each((arrays[i] for i in order), methods)
+    by_index = dict(zip(order, explanations, strict=True))
+    return [by_index[i] for i in range(len(arrays))]

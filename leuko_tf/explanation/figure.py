@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from leuko_tf.classes import BY_CODE
 from leuko_tf.cli import write_aside
 from leuko_tf.explanation.methods import Explanation
+from leuko_tf.explanation.overlay import colour_map, overlay
 
 
 def draw_figure(explanation: Explanation, title: str, path: Path) -> None:
-    """Writes the figure: a row a method, columns image, map and overlay.
+    """Writes a PNG file with a row for each method: image, map and overlay.
 
     Args:
-      explanation: what to show.
-      title: first line of the heading.
-      path: PNG file to write.
+      explanation: What to show.
+      title: First line of the heading.
+      path: File to write.
     """
     from matplotlib.figure import Figure
 
@@ -25,14 +28,14 @@ def draw_figure(explanation: Explanation, title: str, path: Path) -> None:
         "(research use only)",
         fontsize=11,
     )
+    image = Image.fromarray(explanation.image)
     for axes, (method, saliency) in zip(
         figure.subplots(rows, 3, squeeze=False), explanation.maps.items(), strict=True
     ):
-        axes[0].imshow(explanation.image)
-        axes[1].imshow(saliency, cmap="magma", vmin=0, vmax=1)
-        axes[2].imshow(explanation.image)
-        axes[2].imshow(saliency, cmap="magma", vmin=0, vmax=1, alpha=0.55)
-        for panel, heading in zip(axes, ("image", method, "overlay"), strict=True):
+        coloured = colour_map(saliency)
+        panels = {"image": image, method: coloured, "overlay": overlay(image, coloured)}
+        for panel, (heading, picture) in zip(axes, panels.items(), strict=True):
+            panel.imshow(picture)
             panel.set_title(heading, fontsize=10)
             panel.set_axis_off()
     with write_aside(path) as aside:

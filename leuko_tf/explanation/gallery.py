@@ -1,103 +1,70 @@
-"""Typical cells of every class, as pictures of where the network looks."""
+"""Chooses typical cells of every class, and finds their pictures again."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from leuko_tf.classes import INDEX, LINEAGE_ORDER
-from leuko_tf.explanation import pictures
-from leuko_tf.explanation.explainer import Explainer
-from leuko_tf.explanation.methods import GRAD_CAM, GRADIENT, Explanation
-from leuko_tf.explanation.pictures import Answer, delete_pictures
+from leuko_tf.explanation.methods import GRAD_CAM, GRADIENT
+from leuko_tf.explanation.pictures import Answer, read_answers, to_picture_name
 from leuko_tf.predictions import get_probabilities
 
-FOLDER = "gallery"  # beside the table of predictions
 CELLS = 2  # of a class
-SIDE = 160  # of each panel, in pixels
-# Fine and noisy; coarse and smooth. SmoothGrad would take twenty times as long.
-METHODS = (GRADIENT, GRAD_CAM)
-PANELS = ("cell", GRADIENT, "overlay", GRAD_CAM)
+PANELS = ("cell", GRADIENT, "overlay", GRAD_CAM)  # of a picture
 
 
 def rank_cells(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows that may stand for their class, the most typical first.
+    """Ranks the images of each class, the most typical first.
 
-    They are the right answers, of middling probability first; of a class without a right answer,
-    the wrong ones.
+    Typical images are right answers of middling probability. A class without a right answer is
+    represented by its wrong ones.
 
     Args:
-      table: checked predictions.
+      table: Checked predictions.
 
     Returns:
-      Code to rows, in lineage order; classes without images are left out.
+      Code to rows, in lineage order; without classes that have no images.
     """
     scores = get_probabilities(table)
     right = scores.argmax(axis=1) == table["label"].map(INDEX).to_numpy()
     by_confidence = table.assign(_confidence=scores.max(axis=1), _right=right).sort_values(
         ["_confidence", "id"]
     )
-    found = {}
+    ranked = {}
     for code in LINEAGE_ORDER:
         rows = by_confidence[by_confidence["label"] == code]
         if rows["_right"].any():
             rows = rows[rows["_right"]]
         if len(rows):
-            # By places, not by probabilities: the two in the middle would differ by rounding.
+            # By rank, not by probability: there the two in the middle would differ by rounding.
             from_middle = np.abs(np.arange(len(rows)) - (len(rows) - 1) / 2)
             rows = rows.assign(_from_middle=from_middle).sort_values(["_from_middle", "id"])
-            found[code] = rows[table.columns]
-    return found
+            ranked[code] = rows[table.columns]
+    return ranked
 
 
 def choose_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the gallery shows: the first candidates of every class."""
+    """The rows that the gallery shows: the first ones of every class."""
     return pd.concat([rows.head(CELLS) for rows in rank_cells(table).values()])
 
 
 def read_gallery(table: pd.DataFrame, folder: Path) -> dict[str, list[Answer]]:
-    """The pictured answers of each class, the most typical first.
+    """The most typical answers of each class that have a picture.
 
-    Only pictures that the folder has: of folds that were joined, it has the typical cells of each.
+    The folder may hold the galleries of several folds, so that the most typical cells of the whole
+    table need not be among its pictures.
 
     Args:
-      table: checked predictions.
-      folder: what `draw` wrote to; it need not be there.
+      table: Checked predictions.
+      folder: Where the gallery was drawn; it need not exist.
 
     Returns:
-      Code to answers, in lineage order; empty where there is no picture. Classes without images
-      are left out.
+      Code to up to `CELLS` answers, in lineage order; without classes that have no images.
     """
-    there = {file.name for file in folder.glob("*.png")}
+    names = {file.name for file in folder.glob("*.png")}
     found = {}
     for code, rows in rank_cells(table).items():
-        drawn = rows[rows["id"].map(pictures.to_picture_name).isin(there)]
-        answers = pictures.read_answers(drawn, folder)
-        found[code] = [answer for answer in answers if answer.picture][:CELLS]
+        drawn = rows[rows["id"].map(to_picture_name).isin(names)]
+        found[code] = [a for a in read_answers(drawn, folder) if a.picture][:CELLS]
     return found
-
-
-def draw(
-    explain: Explainer, table: pd.DataFrame, images: Mapping[str, np.ndarray], folder: Path
-) -> None:
-    """Draws the typical cells, into a folder that holds no other pictures afterwards.
-
-    Args:
-      explain: of the model that gave the predictions.
-      table: of predictions.
-      images: id to uint8 array [height, width, 3], of one size; of `typical` at least.
-      folder: made if it is not there.
-    """
-    delete_pictures(folder)
-    pictures.draw(explain, choose_cells(table), images, folder, METHODS, _picture)
-
-
-def _picture(explanation: Explanation) -> Image.Image:
-    """The panels that `PANELS` names."""
-    cell = pictures.panel(explanation.image, SIDE)
-    gradient, cam = (pictures.heat(explanation.maps[name], SIDE) for name in METHODS)
-    return pictures.strip(
-        [cell, gradient, pictures.overlay(cell, gradient), pictures.overlay(cell, cam)]
-    )
