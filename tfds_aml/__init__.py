@@ -1,10 +1,10 @@
 """Leukocyte data sets for TensorFlow Datasets.
 
 After `import tfds_aml`, `tfds.load("aml_cytomorphology_lmu")` and `tfds.load("pbc_barcelona")` find
-their builders, and so does `tfds build <name> --imports tfds_aml`.
+their builders. `tfds build <name> --imports tfds_aml` finds them, too.
 
-The import itself is light: the builders register at the moment TensorFlow Datasets is imported
-(at once, if it already is), so that drawing a synthetic smear does not wait for TensorFlow.
+The builders register when TensorFlow Datasets is imported (or at once if it already is). Until
+then this package loads no TensorFlow, so that commands like the synthetic smear start fast.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import wrapt
 
 from leuko_tf.extras import explain_missing_packages
 
-# Python's sign that `python -m tfds_aml.x` is looking for its module: a command, not an import.
+# Python sets this while `python -m tfds_aml.x` looks for its module: a command, not an import.
 if sys.argv[:1] == ["-m"]:
     explain_missing_packages()
 

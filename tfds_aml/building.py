@@ -1,4 +1,4 @@
-"""From annotated images to the splits of a TFDS data set: what the builders do alike."""
+"""Turns annotated images into the splits of a TFDS data set: the part that all builders share."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +20,9 @@ def split_by_fold(cells: list[Cell], problems: Problems) -> dict[str, list[Cell]
       BadDownloadError: if a fold has no image.
     """
     splits = {f"fold_{k}": [cell for cell in cells if cell.fold == k] for k in FOLDS}
-    for name in (name for name, members in splits.items() if not members):
-        problems.add("fold without an image: TFDS writes no empty split", name)
+    for name, members in splits.items():
+        if not members:
+            problems.add("fold without an image: TFDS writes no empty split", name)
     problems.raise_if_any()
     return splits
 
@@ -29,13 +30,13 @@ def split_by_fold(cells: list[Cell], problems: Problems) -> dict[str, list[Cell]
 def make_metadata(
     cells: list[Cell], *, folds: str, synthetic: bool, pixel_size_um: float | None
 ) -> dict[str, Any]:
-    """What `info.metadata` says of every data set.
+    """Returns the part of `info.metadata` that all data sets share.
 
     Args:
       cells: all images.
       folds: where the folds come from.
       synthetic: whether the images were drawn.
-      pixel_size_um: width of a pixel on the slide in µm; None if it is not known.
+      pixel_size_um: width of a pixel on the slide in µm; None if unknown.
     """
     return {
         "folds": folds,
@@ -49,11 +50,11 @@ def make_metadata(
 def generate_examples(
     cells: list[Cell], encode: Callable[[Path], bytes]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields keys and examples as TFDS wants them, and logs how fast that went.
+    """Yields keys and examples in TFDS' form, and logs the speed.
 
     Args:
-      cells: the images of a split.
-      encode: reads an image's file and returns the image as it is stored. Runs in threads.
+      cells: images of one split.
+      encode: reads an image file and returns the bytes to store. Runs in threads.
     """
     start = time.monotonic()
     for cell, image in zip(cells, read_ahead(encode, [c.file for c in cells]), strict=True):

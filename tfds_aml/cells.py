@@ -1,4 +1,4 @@
-"""What every data set here knows of an image: its annotation, its file, its fold."""
+"""Records of an image, shared by all data sets: annotation, file and fold."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from leuko_tf.classes import CODES, NOT_REANNOTATED
 
 @dataclass(frozen=True)
 class Annotation:
-    """What people say of an image.
+    """The labels that experts gave an image.
 
     Attributes:
-      path: str. Path within the download, the image's id, such as `BAS/BAS_0021.tiff`.
-      label: str. One of the 15 codes.
-      reannotation_1: str. One of the 15 codes, `UNC` or `none`.
-      reannotation_2: str. Likewise.
+      path: path within the download; also the image's id, such as `BAS/BAS_0021.tiff`.
+      label: one of the 15 codes.
+      reannotation_1: one of the 15 codes, `UNC` or `none`.
+      reannotation_2: likewise.
     """
 
     path: str
@@ -27,20 +27,14 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Cell:
-    """An annotated image that is there.
-
-    Attributes:
-      annotation: Annotation.
-      file: Path. Where it lies.
-      fold: int. 1 to 5.
-    """
+    """An annotated image whose file exists; `fold` is 1 to 5 (0: not assigned yet)."""
 
     annotation: Annotation
     file: Path
-    fold: int
+    fold: int = 0
 
 
 def count_by_class(cells: Iterable[Cell]) -> dict[str, int]:
-    """Number of images of each code, in the order of the paper's table; zero where none."""
+    """Counts the images of each code, in the order of the paper's table, zeros included."""
     counts = Counter(cell.annotation.label for cell in cells)
     return {code: counts[code] for code in CODES}

@@ -1,4 +1,4 @@
-"""The features of every data set here, and how their images are stored and read back."""
+"""The TFDS features that all data sets share, and a feature for JPEG images."""
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -7,12 +7,12 @@ from leuko_tf.classes import CODES, REANNOTATIONS
 
 
 class JpegImage(tfds.features.Image):
-    """JPEG files, stored byte for byte and read as Pillow and OpenCV read them, pixel for pixel.
+    """Stores JPEG files byte for byte, and decodes them to the same pixels as Pillow and OpenCV.
 
     TFDS' own feature stores the same bytes, but TensorFlow then decodes them with libjpeg's fast
-    transform (tensorflow/tensorflow issues 11623 and 102996): of 400 images of the Barcelona set
-    none came out as in Pillow; two values in three differed, by up to 5 grey levels. PNGs of the
-    decoded pixels would be as exact, nine times as large and six times as slow to read.
+    transform (tensorflow/tensorflow issues 11623 and 102996): of 400 Barcelona images, none matched
+    Pillow; two values in three differed, by up to 5 grey levels. PNGs of the decoded pixels would
+    be exact as well, but nine times as large and six times as slow to read.
     """
 
     def __init__(self, *, shape=(None, None, 3), encoding_format="jpeg", **kwargs):
@@ -25,11 +25,7 @@ class JpegImage(tfds.features.Image):
 
 
 def make_features(image: tfds.features.Image) -> tfds.features.FeaturesDict:
-    """What every data set gives of a cell, whatever the format of its images.
-
-    Args:
-      image: the feature that stores the images.
-    """
+    """Returns the features of a cell; `image` is the feature that stores its pixels."""
     reannotation = tfds.features.ClassLabel(names=list(REANNOTATIONS))
     return tfds.features.FeaturesDict(
         {

@@ -1,4 +1,4 @@
-"""Where a download may lie below the folder that is named."""
+"""Lists the folders in which a download may lie."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,9 @@ LEVELS_BELOW = 2
 
 
 def list_folders(folder: Path, levels: int = LEVELS_BELOW) -> Iterator[Path]:
-    """The folder and those some levels below it, in sorted order, hidden ones left out.
+    """Yields the folder and its subfolders to that depth, sorted by level, without hidden ones.
 
-    Not `rglob`: it passes by folders that are links to another disk.
+    Follows symbolic links (to another disk, say), which `rglob` does not.
     """
     yield folder
     level = [folder]

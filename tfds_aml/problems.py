@@ -1,4 +1,4 @@
-"""Bad input of a data set, collected and told at once."""
+"""Collects the problems of a download and reports them in one error."""
 
 import sys
 from collections import defaultdict
@@ -8,15 +8,15 @@ NAMED_PER_KIND = 10
 
 
 class BadDownloadError(ValueError):
-    """The download folder cannot be built; the message says what, where and what to do."""
+    """The download cannot be built; the message says what is wrong, where, and what to do."""
 
 
 class Problems:
-    """Collects what is wrong with a download, then raises one error for all of it.
+    """Collects the problems of a download, then raises one error for all of them.
 
     Args:
-      folder: the download, or a file of it.
-      use: what it cannot be because of the problems.
+      folder: the download, or a file in it.
+      use: completes the sentence "... cannot be ...".
     """
 
     def __init__(self, folder: Path, use: str = "built"):
@@ -25,16 +25,16 @@ class Problems:
         self._where_by_kind: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, where: str) -> None:
-        """Notes one problem.
+        """Records a problem.
 
         Args:
-          kind: str. What is wrong and what to do, as a heading; problems of a kind are counted.
-          where: str. File or line.
+          kind: what is wrong and what to do; the heading under which problems are counted.
+          where: file or line.
         """
         self._where_by_kind[kind].append(where)
 
     def raise_if_any(self) -> None:
-        """Raises `BadDownloadError` that counts all problems and names ten of each kind."""
+        """Raises a `BadDownloadError` that counts all problems and names ten of each kind."""
         count = sum(len(where) for where in self._where_by_kind.values())
         if not count:
             return
@@ -51,8 +51,8 @@ class Problems:
 def show_message_only_in_tfds_command() -> None:
     """Under the `tfds` command, prints a `BadDownloadError` without its stack trace.
 
-    The command lets exceptions run through to the interpreter; thirty lines of TFDS' own frames
-    would hide the one message that tells what to mend. In a notebook or a script nothing changes.
+    The command does not catch exceptions, so thirty lines of TFDS' own frames would bury the
+    message. Does nothing in a notebook or a script.
     """
     if Path(sys.argv[0]).name != "tfds":
         return

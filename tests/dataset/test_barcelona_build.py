@@ -18,6 +18,7 @@ from PIL import Image
 from small_barcelona import drawn, names, write_barcelona
 
 from leuko_tf.classes import CODES
+from leuko_tf.classification import classify_files
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
 from leuko_tf.data import pipeline
@@ -26,7 +27,6 @@ from leuko_tf.inference import predict_folds
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import from_config
 from leuko_tf.network.view import crop_center
-from leuko_tf.predict import predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
 from tfds_aml.folds import SPLIT_NAMES
 from tfds_aml.pbc_barcelona.download import CODE_BY_TYPE
@@ -149,9 +149,9 @@ def test_the_build_says_what_it_leaves_out(download, caplog):
         build(download)
     assert (
         "Files left out. Types without a class: 3 (IG 2, PLATELET 1). "
-        "No images: 1 (.DS_169665.jpg)." in caplog.messages
+        "Not images: 1 (.DS_169665.jpg)." in caplog.messages
     )
-    assert "23 of the 17,092 images of the release are there." in caplog.messages
+    assert "Found 23 of the release's 17,092 images." in caplog.messages
 
 
 # Copies
@@ -165,7 +165,7 @@ def test_a_copy_is_known_by_its_pixels_and_stays_with_its_original(download, cap
         (download / "basophil" / f"BA_{number}.jpg").write_bytes(copy)
     with caplog.at_level(logging.INFO, logger="absl"):
         examples = read_back(build(download))
-    assert "6 images are copies of others, in the fold of these." in caplog.messages
+    assert "6 images are copies of others and share their fold." in caplog.messages
     copies = [f"basophil/BA_{number}.jpg" for number in (1, *range(3, 9))]
     assert len({examples[path]["split"] for path in copies}) == 1
 
@@ -175,7 +175,7 @@ def test_copies_of_different_types_are_left_out_and_named(download, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         examples = read_back(build(download))
     assert (
-        "Left out: 2 images whose pixels occur under another type as well: "
+        "Left out 2 images whose pixels also occur under another type: "
         "ig/MY_1.jpg, ig/PMY_3.jpg." in caplog.messages
     )
     assert {Path(path).name for path in examples} == {*NAMES} - {"MY_1.jpg"}
@@ -225,8 +225,8 @@ def link_to_nowhere(file: Path) -> None:
         (write_text, "UnidentifiedImageError: "),
         (write_png, "UnidentifiedImageError: "),
         (write_grey, "ValueError: pixels are L, not RGB"),
-        (write_a_slide, "is 5000x363 pixels; a side has 100 to 1000"),
-        (write_a_thumbnail, "is 28x28 pixels; a side has 100 to 1000"),
+        (write_a_slide, "is 5000x363 pixels; sides must be 100 to 1000"),
+        (write_a_thumbnail, "is 28x28 pixels; sides must be 100 to 1000"),
         (link_to_nowhere, "FileNotFoundError: "),
     ],
 )
@@ -235,7 +235,7 @@ def test_an_image_that_is_no_whole_jpeg_of_a_cell_stops_the_build(
 ):
     spoil(download / BAD)
     message = refusal_of("pbc_barcelona", download, download.parent / "data")
-    assert "1 problem.\n- 1 x unreadable image: not a whole JPEG of one cell\n" in message
+    assert "1 problem.\n- 1 x unreadable image: not a complete JPEG of one cell\n" in message
     assert f"    {download / BAD}: {reason}" in message
 
 
@@ -282,7 +282,7 @@ def test_a_bad_download_by_its_name_ends_in_one_message(download, tmp_path):
 
 
 class TestReading:
-    """Images of several sizes, brought to one as `leuko_tf.predict` does."""
+    """Images of several sizes, brought to one as `leuko_tf.classification` does."""
 
     def test_batches_are_the_centred_images(
         self, built: tfds.core.DatasetBuilder, whole: Path
@@ -308,7 +308,7 @@ class TestReading:
         table = read_predictions(predicted)[0].set_index("id")
         images = find_images([whole])
         wanted = {i: file for i, file in images.items() if i in table.index}
-        same, _ = predict(load_model(tmp_path / "m.keras"), wanted)
+        same, _ = classify_files(load_model(tmp_path / "m.keras"), wanted)
         np.testing.assert_allclose(
             same.set_index("id")[PROBABILITIES], table.loc[same["id"], PROBABILITIES], atol=1e-5
         )

@@ -80,7 +80,7 @@ def test_class_folders_and_images_may_be_links_to_another_disk(folder, tmp_path)
 
 def test_a_folder_without_images_is_refused(tmp_path):
     write_barcelona(tmp_path / "one" / "two" / "three" / "four", NAMES, empty_images=True)
-    expected = f"No image called BA_....jpg, EO_....jpg and so on in {tmp_path} or up to 2 levels"
+    expected = f"No image named like BA_....jpg or EO_....jpg in {tmp_path} or up to 2 levels"
     assert refusal(tmp_path).startswith(expected)
 
 
@@ -94,7 +94,7 @@ def test_other_types_and_junk_are_counted_and_left_out(folder):
     assert download.left_out == {"IG": 3, "NEUTROPHIL": 1, "PLATELET": 1}
     assert format_left_out(download) == (
         "Files left out. Types without a class: 5 (IG 3, NEUTROPHIL 1, PLATELET 1). "
-        "No images: 5 (.DS_169665.jpg, .DS_Store, ._BA_1.jpg, ...)."
+        "Not images: 5 (.DS_169665.jpg, .DS_Store, ._BA_1.jpg, ...)."
     )
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_type_is_refused_with_the_file(folder, name):
     (folder / "basophil" / name).touch()
     message = refusal(folder)
     assert (
-        "cannot be built: 1 problem.\n- 1 x unknown type: the name begins with none of BA EO "
+        "cannot be built: 1 problem.\n- 1 x unknown type: the name must begin with one of BA EO "
         in (message)
     )
     assert message.endswith(f"\n    {folder}/basophil/{name}")
@@ -129,7 +129,7 @@ def test_two_files_of_one_name_are_refused_with_both_places(folder):
     (folder / "more").mkdir()
     (folder / "more" / "BA_1.jpg").touch()
     message = refusal(folder)
-    assert "- 1 x two files of one name: delete one" in message
+    assert "- 1 x two files with the same name: delete one" in message
     assert message.endswith(f"{folder}/more/BA_1.jpg (and {folder}/basophil/BA_1.jpg)")
 
 

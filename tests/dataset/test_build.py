@@ -121,7 +121,7 @@ def test_available_builds_what_is_there_and_says_what_is_not(download, tmp_path,
         (download / path).unlink()
     with caplog.at_level(logging.WARNING, logger="absl"):
         builder = build(download, tmp_path / "data", "available")
-    assert "3 listed images are missing: building the 7 that are there." in caplog.messages
+    assert "3 listed images are missing: building the 7 that exist." in caplog.messages
     assert sorted(read_back(builder)) == IDS[3:]
     metadata = builder.info.metadata
     assert (metadata["images_listed"], metadata["images"]) == (10, 7)
@@ -253,7 +253,7 @@ def write_16_bit_rgb(file: Path) -> None:
 def test_an_image_that_is_no_whole_tiff_of_400x400_stops_the_build(download, spoil, reason, config):
     spoil(download / BAD)
     message = refusal(download, config)
-    assert "1 problem.\n- 1 x unreadable image: not a whole TIFF of 400x400\n" in message
+    assert "1 problem.\n- 1 x unreadable image: not a complete TIFF of 400x400 pixels\n" in message
     assert f"    {download / BAD}: {reason}" in message
 
 
@@ -337,8 +337,8 @@ def leave_a_fold_empty(download: Path) -> None:
         ),
         (
             write_unknown_code,
-            r"1 problem\.\n- 1 x unknown code: not one of NGS NGB .* KSC \(or UNC or nan, behind "
-            rf"them\)\n    line 4: '{BAD} NGX NGB NGB'$",
+            r"1 problem\.\n- 1 x unknown code: not one of NGS NGB .* KSC \(in re-annotations, "
+            rf"also UNC or nan\)\n    line 4: '{BAD} NGX NGB NGB'$",
         ),
         (
             write_unknown_reannotation,
@@ -362,12 +362,12 @@ def leave_a_fold_empty(download: Path) -> None:
         (lose_annotations, r"No file annotations.dat in .* or up to 2 levels below it\."),
         (
             lose_a_fold_list,
-            r"1 problem\.\n- 1 x missing fold list: put all five there, or none\n"
+            r"1 problem\.\n- 1 x missing fold list: provide all five, or none\n"
             r"    .*/folds/fold5.txt$",
         ),
         (
             list_in_two_folds,
-            r"1 problem\.\n- 1 x image named more than once in the fold lists\n"
+            r"1 problem\.\n- 1 x image listed more than once in the fold lists\n"
             rf"    {BAD}, fold2.txt, fold5.txt$",
         ),
         (
@@ -393,7 +393,7 @@ def test_more_than_ten_problems_are_all_counted_and_ten_are_named(tmp_path):
     named = "".join(f"    {path}\n" for path in missing[:10])
     assert "- 12 x missing image: in annotations.dat, not in the folder" in message
     assert f"\n{named}    ... and 2 more\n" in message
-    assert "- 18 x unreadable image: not a whole TIFF of 400x400\n" in message
+    assert "- 18 x unreadable image: not a complete TIFF of 400x400 pixels\n" in message
     assert message.endswith("    ... and 8 more")
 
 

@@ -334,14 +334,14 @@ def test_lists_of_all_images_fit_a_part_of_the_download(with_lists):
 def test_all_five_lists_must_be_there(with_lists):
     (with_lists / "folds" / "fold4.txt").unlink()
     message = refusal(with_lists)
-    assert "- 1 x missing fold list: put all five there, or none" in message
+    assert "- 1 x missing fold list: provide all five, or none" in message
     assert message.endswith("folds/fold4.txt")
 
 
 def test_an_image_in_no_list_is_refused(with_lists):
     write_fold_lists(with_lists / "folds", {2: NAMES_BY_FOLD[2][1:]})
     message = refusal(with_lists)
-    assert "- 1 x image named nowhere in the fold lists" in message
+    assert "- 1 x image missing in the fold lists" in message
     assert message.endswith(f"/{NAMES_BY_FOLD[2][0]}")
 
 
@@ -350,7 +350,7 @@ def test_an_image_named_twice_is_refused_with_its_lists(with_lists, again_in):
     name = NAMES_BY_FOLD[1][0]
     write_fold_lists(with_lists / "folds", {again_in: [*NAMES_BY_FOLD[again_in], name]})
     message = refusal(with_lists)
-    assert "- 1 x image named more than once in the fold lists" in message
+    assert "- 1 x image listed more than once in the fold lists" in message
     assert message.endswith(f"/{name}, fold1.txt, fold{again_in}.txt")
 
 
@@ -358,7 +358,7 @@ def test_an_image_named_twice_is_refused_with_its_lists(with_lists, again_in):
 def test_an_unknown_name_in_a_list_is_refused(with_lists, allow_missing):
     write_fold_lists(with_lists / "folds", {5: [*NAMES_BY_FOLD[5], "NGS_9999.tiff"]})
     message = refusal(with_lists, allow_missing=allow_missing)
-    assert "- 1 x fold list names an image that annotations.dat does not" in message
+    assert "- 1 x unknown image in a fold list: not in annotations.dat" in message
     assert message.endswith("\n    NGS_9999")
 
 

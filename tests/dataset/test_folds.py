@@ -61,5 +61,5 @@ def test_groups_of_one_are_no_groups(label_by_id):
 
 
 def test_a_group_of_two_classes_is_refused():
-    with pytest.raises(ValueError, match="group of several classes"):
+    with pytest.raises(ValueError, match="different classes"):
         assign_folds({"a": "BAS", "b": "EOS"}, {"a": "same", "b": "same"})

@@ -59,7 +59,7 @@ def test_the_others_are_counted(built):
     assert builder.info.metadata["images_left_out"] == {"IG": 5, "NEUTROPHIL": 5, "PLATELET": 5}
     assert (
         "Files left out. Types without a class: 15 (IG 5, NEUTROPHIL 5, PLATELET 5). "
-        "No images: 1 (.DS_169665.jpg)." in messages
+        "Not images: 1 (.DS_169665.jpg)." in messages
     )
 
 

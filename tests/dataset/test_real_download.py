@@ -131,4 +131,4 @@ def test_the_build_says_that_18204_images_are_missing(download, tmp_path, caplog
         build(download, tmp_path, "complete")
     with caplog.at_level(logging.WARNING, logger="absl"):
         build(download, tmp_path, "available")
-    assert "18,204 listed images are missing: building the 161 that are there." in caplog.messages
+    assert "18,204 listed images are missing: building the 161 that exist." in caplog.messages

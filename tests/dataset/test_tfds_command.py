@@ -67,6 +67,6 @@ def test_a_bad_download_ends_in_one_message_without_a_stack_trace(tmp_path):
     assert outcome.returncode == 1
     assert outcome.stderr.count(f"error: {download} cannot be built: 5 problems.\n") == 1
     assert "- 1 x missing image: in annotations.dat, not in the folder" in outcome.stderr
-    assert "- 4 x unreadable image: not a whole TIFF of 400x400" in outcome.stderr
+    assert "- 4 x unreadable image: not a complete TIFF of 400x400" in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not list((tmp_path / "data").rglob("dataset_info.json"))

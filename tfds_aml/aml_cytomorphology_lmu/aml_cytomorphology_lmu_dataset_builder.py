@@ -16,10 +16,10 @@ from tfds_aml.problems import Problems, show_message_only_in_tfds_command
 
 IMAGE_SHAPE = (400, 400, 3)
 
-# Neither the release nor its files say it. 400 pixels are 29 µm according to Salehi et al., MICCAI
-# 2022 (doi 10.1007/978-3-031-16437-8_71), of the group that made the set; remembered, not
-# confirmed. With it, the red cells of 161 originals are 7.4 µm wide (median of 50 that lie free,
-# 101 pixels), where textbooks say 7 to 8. Drawn cells have about the same scale.
+# Not stated by the release or its files. 400 pixels are 29 µm according to Salehi et al., MICCAI
+# 2022 (doi 10.1007/978-3-031-16437-8_71), from the group that made the data set; remembered, not
+# confirmed. At this scale, the red cells of 161 originals are 7.4 µm wide (median of 50 isolated
+# ones, 101 pixels); textbooks say 7 to 8. Drawn cells have about the same scale.
 PIXEL_SIZE_UM = 0.0725
 
 show_message_only_in_tfds_command()
@@ -28,9 +28,9 @@ show_message_only_in_tfds_command()
 class Builder(tfds.core.GeneratorBasedBuilder):
     """18,365 single-cell images of leukocytes, 15 classes, five folds.
 
-    `info.metadata` says where the folds come from (`folds`), whether the images were drawn
-    (`synthetic`), how wide a pixel is (`pixel_size_um`), and how many images the annotation file
-    lists and the data set holds.
+    `info.metadata` holds the source of the folds (`folds`), whether the images were drawn
+    (`synthetic`), the width of a pixel (`pixel_size_um`), the number of images in the annotation
+    file (`images_listed`) and in the data set (`images`), and their classes (`images_by_class`).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -38,18 +38,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(
             name="complete",
-            description="Every image that annotations.dat lists must be there, and no other.",
+            description="Requires every image that annotations.dat lists, and no other.",
         ),
         tfds.core.BuilderConfig(
             name="available",
-            description="The listed images that are there: for a part of the download.",
+            description="The listed images that exist: for a part of the download.",
         ),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Download AML-Cytomorphology_LMU from The Cancer Imaging Archive, doi 10.7937/tcia.2019.36f5o9ld,
-    and name its folder: --manual_dir <folder>. It holds annotations.dat and a folder a class (BAS,
-    EBO, ...); both may lie one or two levels further down. To use the published folds, put
-    fold1.txt ... fold5.txt (one file name a line) into a folder named `folds` in it.
+    and name its folder: --manual_dir <folder>. annotations.dat and the class folders (BAS, EBO,
+    ...) may lie in it or up to two levels below. To use the published folds, put fold1.txt ...
+    fold5.txt (one file name per line) into a subfolder named `folds`.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -66,9 +66,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         problems = Problems(folder)
         allow_missing = self.builder_config.name == "available"
         download = read_download(folder, problems, allow_missing=allow_missing)
-        _, bad = inspect_files([cell.file for cell in download.images], _check_image)
-        for path, reason in bad:
-            problems.add("unreadable image: not a whole TIFF of 400x400", f"{path}: {reason}")
+        files = [cell.file for cell in download.images]
+        kind = "unreadable image: not a complete TIFF of 400x400 pixels"
+        inspect_files(files, _check_image, kind, problems)
         problems.raise_if_any()
 
         splits = split_by_fold(download.images, problems)
@@ -76,7 +76,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {name: self._generate_examples(cells) for name, cells in splits.items()}
 
     def _record(self, download: Download) -> None:
-        """Writes what is known of the source into the info, and into the log."""
+        """Writes facts about the source into the info and the log."""
         self.info.metadata.update(
             images_listed=download.listed,
             **make_metadata(
@@ -91,7 +91,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             logging.warning("These images are synthetic: drawn, not photographed.")
         if download.missing:
             logging.warning(
-                "%s listed images are missing: building the %s that are there.",
+                "%s listed images are missing: building the %s that exist.",
                 f"{download.missing:,}",
                 f"{len(download.images):,}",
             )
@@ -101,9 +101,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def _check_image(path: Path) -> tuple[int, ...]:
-    """Shape of a whole image; raises an exception if it is not as it should be."""
+    """Returns the shape of a complete image; raises an exception for any other file."""
     shape = read_tiff(path).shape
     if shape != IMAGE_SHAPE:
-        wanted = f"{IMAGE_SHAPE[1]}x{IMAGE_SHAPE[0]}"
-        raise SizeError(f"is {shape[1]}x{shape[0]} pixels, not {wanted}")
+        raise SizeError(f"is {shape[1]}x{shape[0]} pixels, not 400x400")
     return shape

@@ -1,4 +1,4 @@
-"""Reads the download folder of the Barcelona set: what is there, of which type, which fold.
+"""Reads the download of the Barcelona data set: image files, types and folds.
 
 It opens no image; `tfds_aml.images` does.
 """
@@ -13,7 +13,7 @@ from tfds_aml.folders import LEVELS_BELOW, list_folders
 from tfds_aml.folds import ASSIGNED_FOLDS, assign_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
-# What a file's name begins with: BA_100102.jpg.
+# By the first letters of the file name, as in BA_100102.jpg.
 CODE_BY_TYPE = {
     "BA": "BAS",
     "EO": "EOS",
@@ -26,29 +26,29 @@ CODE_BY_TYPE = {
     "MY": "MYB",
     "PMY": "PMO",
 }
-# Immature granulocytes and neutrophils that were not told apart further; platelets.
+# Immature granulocytes and neutrophils without a finer label; platelets.
 TYPES_WITHOUT_CLASS = ("IG", "NEUTROPHIL", "PLATELET")
 
-# Class folders of the release; a folder of another name is no part of an image's id.
+# Class folders of the release. Other folder names do not become part of an image's id.
 TYPE_FOLDERS = (
     "basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil",
     "platelet",
 )  # fmt: skip
 IMAGES_OF_RELEASE = 17_092  # Acevedo et al. 2020
 
-NAMED = 3  # files that are named where many are counted
+NAMED = 3  # files named in a message; the others are only counted
 
 FOLDS_TOGETHER = f"{ASSIGNED_FOLDS}, copies of an image in one fold"
 
 
 @dataclass(frozen=True)
 class Download:
-    """What a download folder holds.
+    """Contents of a download folder.
 
     Attributes:
-      images: list of Cell. Images of types that have a class, sorted by path; folds not yet known.
-      left_out: dict of type to number of images: those of types without a class.
-      other_files: list of Path. Files that are no images: hidden, or not called .jpg.
+      images: images of types that have a class, sorted by path; folds not assigned yet.
+      left_out: number of images of each type without a class.
+      other_files: files that are not images: hidden, or not named .jpg.
     """
 
     images: list[Cell]
@@ -60,12 +60,9 @@ def read_download(folder: Path, problems: Problems) -> Download:
     """Finds the images and reads their types from their names.
 
     Args:
-      folder: the unpacked download: its images, or class folders with images, may lie up to two
-        levels further down.
-      problems: takes unknown types and file names that occur twice.
-
-    Returns:
-      The images, and what was passed by.
+      folder: the unpacked download. Images, or class folders with images, may lie in it or up to
+        two levels below.
+      problems: records unknown types and duplicate file names.
 
     Raises:
       BadDownloadError: if there is no image of a type that has a class.
@@ -81,17 +78,17 @@ def read_download(folder: Path, problems: Problems) -> Download:
             left_out[kind] += 1
         elif kind not in CODE_BY_TYPE:
             known = " ".join((*CODE_BY_TYPE, *TYPES_WITHOUT_CLASS))
-            problems.add(f"unknown type: the name begins with none of {known} and _", str(file))
+            problems.add(f"unknown type: the name must begin with one of {known} and _", str(file))
         elif file.name in images:
             where = f"{file} (and {images[file.name].file})"
-            problems.add("two files of one name: delete one", where)
+            problems.add("two files with the same name: delete one", where)
         else:
             annotation = Annotation(_make_id(file), CODE_BY_TYPE[kind])
-            images[file.name] = Cell(annotation, file, fold=0)
+            images[file.name] = Cell(annotation, file)
     if not images:
         problems.raise_if_any()
         raise BadDownloadError(
-            f"No image called BA_....jpg, EO_....jpg and so on in {folder} or up to {LEVELS_BELOW} "
+            f"No image named like BA_....jpg or EO_....jpg in {folder} or up to {LEVELS_BELOW} "
             "levels below it. Unpack the download and name its folder (--manual_dir)."
         )
     return Download(
@@ -104,21 +101,20 @@ def read_download(folder: Path, problems: Problems) -> Download:
 def put_into_folds(
     images: list[Cell], digest_by_file: Mapping[Path, str]
 ) -> tuple[list[Cell], list[Cell]]:
-    """Puts each image into its fold, copies of an image together.
+    """Assigns each image's fold, keeping copies of an image together.
 
-    Copies of different types contradict each other; nobody can tell which label is right. The
-    release itself has some (one pair lies in two class folders), so that they are left out and the
-    download is not refused.
+    Leaves out copies with different types, since nobody can tell which label is right. The release
+    has some (one pair lies in two class folders), so they are no reason to refuse the download.
 
-    Folds depend on the files' names, not on their folders: they are the same whether the images
-    lie in class folders or in one.
+    Folds depend on file names, not on folders: they are the same for images in class folders and
+    in one folder.
 
     Args:
-      images: the images.
-      digest_by_file: what images with the same pixels have in common.
+      images: all images.
+      digest_by_file: hash of each image's pixels, equal for copies.
 
     Returns:
-      The images with their folds; and those left out because of a contradiction.
+      The images with their folds, and those left out.
     """
     digests = {cell.file.name: digest_by_file[cell.file] for cell in images}
     labels: dict[str, set[str]] = defaultdict(set)
@@ -134,7 +130,7 @@ def put_into_folds(
 
 
 def format_left_out(download: Download) -> str:
-    """One line that says which files of the folder are left out; empty if none is."""
+    """Formats one line about the files that are left out; empty if there are none."""
     parts = []
     if number := sum(download.left_out.values()):
         types = ", ".join(f"{kind} {n:,}" for kind, n in download.left_out.items())
@@ -142,12 +138,12 @@ def format_left_out(download: Download) -> str:
     if number := len(download.other_files):
         names = ", ".join(file.name for file in download.other_files[:NAMED])
         more = ", ..." if number > NAMED else ""
-        parts.append(f" No images: {number:,} ({names}{more}).")
+        parts.append(f" Not images: {number:,} ({names}{more}).")
     return f"Files left out.{''.join(parts)}" if parts else ""
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Every file in the folder and up to two levels below it, or in class folders there."""
+    """Lists every file in the folder and up to two levels below it, or in class folders there."""
     places = list_folders(folder, LEVELS_BELOW + 1)
     return [file for place in places for file in sorted(place.iterdir()) if not file.is_dir()]
 

@@ -162,7 +162,7 @@ def make_annotation_rows(counts: dict[str, int], seed: int) -> Iterator[tuple[st
             if i in chosen:
                 examination = [seed, _EXAMINATION, INDEX[code], i + 1]
                 opinions = reannotate(code, np.random.default_rng(examination))
-            yield (f"{code}/{file_stem(code, i + 1)}.tiff", code, *opinions)
+            yield (f"{code}/{format_stem(code, i + 1)}.tiff", code, *opinions)
 
 
 def format_stem(code: str, number: int) -> str:
