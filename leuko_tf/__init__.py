@@ -1,22 +1,44 @@
-"""leuko_tf: leukocytes in blood smears, recognised with TensorFlow and Keras. Research use only.
+"""leuko_tf recognises leukocytes in blood smears with TensorFlow and Keras. Research use only.
 
-The import is light. It makes the project's layers known to Keras at the moment Keras is imported
-(at once, if it already is), so that in a notebook `import leuko_tf` is all that
-`keras.models.load_model` needs, while evaluation and `--help` never wait for TensorFlow.
+    import leuko_tf
+
+    model = leuko_tf.load_model("runs/small/best.keras")
+    table = leuko_tf.predict(model, "cells/")
+
+The import is light: `load_model`, `read_image`, `predict`, `explain` and `CODES` come from
+`leuko_tf.api` at first use. Once Keras is imported, the project's layers are registered, so that
+`keras.models.load_model` can load a model, too.
 """
 
 import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from leuko_tf.extras import explain_missing_packages
 
+if TYPE_CHECKING:
+    from leuko_tf.api import CODES, explain, load_model, predict, read_image
+
+__all__ = ["CODES", "__version__", "explain", "load_model", "predict", "read_image"]
 __version__ = "0.1.0"
 
-# Python's sign that `python -m leuko_tf.x` is looking for its module: a command, not an import.
+# Python sets this while `python -m leuko_tf.x` looks for its module: a command, not an import.
 if sys.argv[:1] == ["-m"]:
     explain_missing_packages()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CODES":
+        return importlib.import_module("leuko_tf.classes").CODES
+    if name in __all__:
+        return getattr(importlib.import_module("leuko_tf.api"), name)
+    raise AttributeError(f"module 'leuko_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _register_layers(_keras: object) -> None:

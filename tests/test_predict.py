@@ -1,8 +1,6 @@
 """Images of a folder to a table of answers."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from PIL import Image
+from running import check_refusal, run_module
 
 from leuko_tf.classes import ATYPICAL, BLAST, CODES
+from leuko_tf.classification import CROP, RESIZE, View, choose_figure_name, classify_files
 from leuko_tf.cli import UserError
 from leuko_tf.data.images import MAX_PIXELS, find_images, read_image, resample_image
-from leuko_tf.predict import CROP, RESIZE, _figure_name, predict
 from leuko_tf.predictions import PROBABILITIES, read_predictions
 
 
@@ -52,15 +51,6 @@ def folder(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GOOD = ["a.tiff", "large.jpeg", "small.png", "sub/b.PNG", "sub/c.jpg"]
 BAD = ["deep.png", "deep.tif", "pages.tif", "slide.png", "text.png", "truncated.tiff"]
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "leuko_tf.predict", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 class TestImages:
@@ -115,7 +105,7 @@ class TestImages:
 def test_figures_are_not_hidden_and_not_written_twice() -> None:
     taken: list[str] = []
     for image_id in ("../a/b.tiff", "a/b.tiff", "a__b.tiff", "x" * 300 + ".png"):
-        taken.append(_figure_name(image_id, taken))
+        taken.append(choose_figure_name(image_id, taken))
     assert taken[:3] == ["a__b.tiff.png", "a__b.tiff_2.png", "a__b.tiff_3.png"]
     assert len(taken[3]) < 255
 
@@ -124,7 +114,7 @@ class TestTable:
     def test_probabilities_are_the_models(self, model, folder: Path) -> None:
         images = find_images([folder])
         for fit in (CROP, RESIZE):
-            table, problems = predict(model, images, fit)
+            table, problems = classify_files(model, images, View(fit))
             assert [*table["id"]] == GOOD
             assert len(problems) == len(BAD)
             for name, problem in zip(BAD, problems, strict=True):
@@ -143,14 +133,14 @@ class TestTable:
         self, model, folder: Path
     ) -> None:
         images = find_images([folder / "a.tiff"])
-        table, _ = predict(model, images, factor=0.8)
+        table, _ = classify_files(model, images, View(factor=0.8))
         image = resample_image(read_image(folder / "a.tiff"), 0.8)
         assert image.shape == (320, 320, 3)
         expected = model.predict_on_batch(image[None])
         np.testing.assert_allclose(table[PROBABILITIES], expected, atol=1e-5)
 
     def test_scores_follow_from_the_probabilities(self, model, folder: Path) -> None:
-        table, _ = predict(model, find_images([folder]))
+        table, _ = classify_files(model, find_images([folder]))
         scores = table[PROBABILITIES].to_numpy()
         assert [*table["answer"]] == [CODES[i] for i in scores.argmax(axis=1)]
         np.testing.assert_array_equal(table["confidence"], scores.max(axis=1))
@@ -161,7 +151,9 @@ class TestTable:
     def test_openvino_answers_the_same(self, model, folder: Path) -> None:
         pytest.importorskip("openvino")
         images = find_images([folder])
-        ours, theirs = (predict(model, images, CROP, r)[0] for r in ("tensorflow", "openvino"))
+        ours, theirs = (
+            classify_files(model, images, View(), r)[0] for r in ("tensorflow", "openvino")
+        )
         np.testing.assert_allclose(ours[PROBABILITIES], theirs[PROBABILITIES], atol=1e-4)
 
 
@@ -171,7 +163,7 @@ def test_the_command_keeps_what_is_good_and_tells_what_is_not(
     out, figures = tmp_path / "p.parquet", tmp_path / "figures"
     model = workdir / "best.keras"
     words = ["--abstain-below", 0.2, "--saliency", figures]
-    done = command(folder, "--model", model, "--out", out, *words)
+    done = run_module("leuko_tf.predict", folder, "--model", model, "--out", out, *words)
     assert done.returncode == 1
     assert f"classified 5 of 11 images: {out}" in done.stdout
     assert "warning: 1 of 5 images are larger than 400 pixels: only the 340" in done.stdout
@@ -194,7 +186,9 @@ def test_the_command_keeps_what_is_good_and_tells_what_is_not(
 
 def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "p.csv"
-    done = command(smear / "BAS", "--model", workdir / "best.keras", "--out", out)
+    done = run_module(
+        "leuko_tf.predict", smear / "BAS", "--model", workdir / "best.keras", "--out", out
+    )
     assert (done.returncode, "warning" in done.stdout) == (0, False), done.stderr
     table = pd.read_csv(out)
     assert len(table) == 10
@@ -211,7 +205,10 @@ def test_csv_on_request(workdir: Path, smear: Path, tmp_path: Path) -> None:
         (("--out", "d.csv"), "--out d.csv is a folder"),
         (("--out", "p.csv", "--pixel-size-um", "0"), "--pixel-size-um takes micrometres, 0 to 10"),
         (("--out", "p.csv", "--pixel-size-um", "6.5"), "not on the camera's chip"),
-        (("--out", "p.csv", "--fit", "resize", "--pixel-size-um", "0.1"), "name one"),
+        (
+            ("--out", "p.csv", "--fit", "resize", "--pixel-size-um", "0.1"),
+            "--fit resize ignores the pixel",
+        ),
         (("--out", "p.csv", "--saliency", "a.tiff"), "File exists: 'a.tiff'"),
         (("--out", "p.csv", "text.png"), "None of 1 images could be read; the first: text.png"),
         (("--out", "p.csv", "a.tiff", "--model", "no.keras"), "No model no.keras"),
@@ -226,9 +223,7 @@ def test_bad_input_ends_in_one_message(
     monkeypatch.chdir(tmp_path)
     images = () if words[-1] in ("nowhere", "text.png") or "no.keras" in words else ("a.tiff",)
     model = () if "--model" in words else ("--model", workdir / "best.keras")
-    done = command(*words, *images, *model)
-    assert done.returncode == 1
-    assert message in done.stderr
+    done = run_module("leuko_tf.predict", *words, *images, *model)
+    check_refusal(done, message)
     assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "p.csv").exists()

@@ -1,0 +1,210 @@
+"""Classifies images of single cells: files or arrays to a table of answers.
+
+The table has a row for each image that could be read:
+
+  id              path below the folder, or path as given; for arrays their number, from 0
+  width, height   of the image, in pixels
+  answer          code of the most probable class
+  confidence      its probability
+  blast_score     sum of the probabilities of MYO and MOB
+  atypical_score  sum of the probabilities of `leuko_tf.classes.ATYPICAL`
+  p_NGS ... p_KSC the 15 probabilities
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leuko_tf.classes import ATYPICAL, BLAST, CODES
+from leuko_tf.cli import UserError
+from leuko_tf.data.images import batched, compute_scale_factor, read_image, resample_image
+from leuko_tf.network.runtimes import TENSORFLOW
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import pandas as pd
+
+CROP, RESIZE = "crop", "resize"
+FITS = (CROP, RESIZE)
+BATCH = 16
+MAX_NAME_BYTES = 200  # of a figure's file name; file systems allow 255
+
+
+@dataclass(frozen=True)
+class View:
+    """How images become what the network sees.
+
+    Attributes:
+      fit: `crop` takes the square in the middle (`leuko_tf.network.view`); `resize` squeezes the
+        whole image into it.
+      factor: resamples images before that; see `leuko_tf.data.images.resample_image`.
+    """
+
+    fit: str = CROP
+    factor: float = 1.0
+
+    def apply(self, image: "np.ndarray", field: int) -> "np.ndarray":
+        """Turns an image, uint8 [height, width, 3], into uint8 [field, field, 3]."""
+        import numpy as np
+        import tensorflow as tf
+
+        from leuko_tf.network.view import crop_center
+
+        if self.fit == RESIZE:
+            resized = tf.image.resize(image, (field, field), method="bilinear", antialias=True)
+            return np.asarray(resized).round().astype(np.uint8)
+        if self.factor != 1:
+            image = resample_image(image, self.factor)
+        return np.asarray(crop_center(image[np.newaxis], field))[0]
+
+
+def compute_model_factor(model: "keras.Model", pixel_size_um: float | None) -> float:
+    """Factor that brings images to the scale of the model's training.
+
+    Args:
+      model: a model of this project.
+      pixel_size_um: side of the images' pixels in micrometres; None leaves them as they are.
+
+    Raises:
+      UserError: if a size is given and the model does not tell its own, or the two are too far
+        apart.
+    """
+    from leuko_tf.network.resnext import SCALING
+
+    if pixel_size_um is None:
+        return 1.0
+    model_um = model.get_layer(SCALING).pixel_size_um
+    if model_um is None:
+        raise UserError(
+            "The model does not tell the pixel size of its training images, so a pixel size cannot "
+            "be used. Resample the images yourself, and leave it out."
+        )
+    return compute_scale_factor(pixel_size_um, model_um)
+
+
+def classify_files(
+    model: "keras.Model",
+    images: Mapping[str, Path],
+    view: View = View(),
+    runtime: str = TENSORFLOW,
+    symmetries: bool = False,
+) -> tuple["pd.DataFrame", list[str]]:
+    """Classifies image files, with a progress bar.
+
+    Args:
+      model: a model of this project, float32.
+      images: id to file, as `leuko_tf.data.images.find_images` gives it.
+      view: how images become what the network sees.
+      runtime: one of `leuko_tf.network.runtimes.RUNTIMES`.
+      symmetries: averages over eight turns and reflections of each image.
+
+    Returns:
+      The table described above, in the order of the images; and a sentence for each file that
+      could not be read.
+
+    Raises:
+      UserError: if the runtime cannot be used.
+    """
+    from tqdm import tqdm
+
+    from tfds_aml.images import read_ahead
+
+    problems: list[str] = []
+
+    def read(item: tuple[str, Path]) -> "tuple[str, np.ndarray] | str":
+        image_id, file = item
+        try:
+            return image_id, read_image(file)
+        except UserError as error:
+            return str(error)
+
+    def read_all() -> "Iterator[tuple[str, np.ndarray]]":
+        with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
+            for found in read_ahead(read, images.items()):
+                progress.update()
+                if isinstance(found, str):
+                    problems.append(found)
+                else:
+                    yield found
+
+    return classify_arrays(model, read_all(), view, runtime, symmetries), problems
+
+
+def classify_arrays(
+    model: "keras.Model",
+    images: "Iterable[tuple[str, np.ndarray]]",
+    view: View = View(),
+    runtime: str = TENSORFLOW,
+    symmetries: bool = False,
+) -> "pd.DataFrame":
+    """Classifies pairs of an id and an image, uint8 [height, width, 3]; see `classify_files`."""
+    import numpy as np
+    import pandas as pd
+
+    from leuko_tf.network.resnext import SCALING
+    from leuko_tf.network.runtimes import make_predictor
+    from leuko_tf.predictions import PROBABILITIES
+
+    compute_probabilities = make_predictor(model, runtime, symmetries)
+    field = model.get_layer(SCALING).field
+    rows: list[tuple[str, int, int]] = []
+    scores = [np.empty((0, len(CODES)), np.float32)]
+    for batch in batched(images, BATCH):
+        rows += [(image_id, image.shape[1], image.shape[0]) for image_id, image in batch]
+        scores.append(compute_probabilities(np.stack([view.apply(i, field) for _, i in batch])))
+    probabilities = pd.DataFrame(np.concatenate(scores), columns=PROBABILITIES)
+    table = pd.DataFrame(rows, columns=["id", "width", "height"])
+    table["answer"] = np.array(CODES)[probabilities.to_numpy().argmax(axis=1)]
+    table["confidence"] = probabilities.max(axis=1)
+    for column, codes in (("blast_score", BLAST), ("atypical_score", ATYPICAL)):
+        table[column] = probabilities[[f"p_{code}" for code in codes]].sum(axis=1)
+    return pd.concat([table, probabilities], axis=1)
+
+
+def draw_saliency(
+    model: "keras.Model",
+    table: "pd.DataFrame",
+    images: Mapping[str, Path],
+    folder: Path,
+    view: View = View(),
+    note: str = "",
+) -> None:
+    """Draws where the network looks for its answer, one figure an image, with a progress bar.
+
+    Args:
+      model, images, view: as for `classify_files`.
+      table: of `classify_files`; its answers are explained.
+      folder: made if it is not there. A figure is named after the image's id with `__` for `/`,
+        and numbered where two would have one name.
+      note: text after the id in the figures' titles.
+    """
+    from tqdm import tqdm
+
+    from leuko_tf.explanation.explainer import Explainer
+    from leuko_tf.explanation.figure import draw_figure
+    from leuko_tf.explanation.methods import GRADIENT
+    from leuko_tf.network.resnext import SCALING
+
+    explain = Explainer(model)
+    field = model.get_layer(SCALING).field
+    taken: set[str] = set()
+    answers = table[["id", "answer", "confidence"]].itertuples(index=False)
+    for image_id, answer, confidence in tqdm(answers, "saliency", len(table), unit=" images"):
+        name = choose_figure_name(image_id, taken)
+        taken.add(name)
+        pixels = view.apply(read_image(images[image_id]), field)
+        (explanation,) = explain(pixels[None], (GRADIENT,), [answer])
+        draw_figure(replace(explanation, probability=confidence), image_id + note, folder / name)
+
+
+def choose_figure_name(image_id: str, taken: Collection[str]) -> str:
+    """A file name for a figure: not hidden, not taken, not longer than file systems allow."""
+    stem = image_id.replace("/", "__").lstrip("._")
+    stem = stem.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
+    name, copies = f"{stem}.png", 1
+    while name in taken:
+        copies += 1
+        name = f"{stem}_{copies}.png"
+    return name
