@@ -1,4 +1,4 @@
-"""The configuration of a training: typed, documented, read from YAML and the command line."""
+"""The configuration of a training: typed, checked, read from YAML and the command line."""
 
 import dataclasses
 import math
@@ -12,36 +12,35 @@ from omegaconf.errors import OmegaConfBaseException
 
 from leuko_tf.cli import UserError, write_aside
 
-# What OmegaConf would take other things for, or refuses without telling the key.
+# OmegaConf converts other values to these types, or refuses them without naming the key.
 _KINDS = {dict: "a group of settings", bool: "true or false", list: "a list"}
 
 
 @dataclass
 class DataConfig:
-    """Which cells, and how they become batches.
+    """Which cells to train on, and how they become batches.
 
     Attributes:
-      dataset: str. TFDS name with configuration.
-      data_dir: str or null. Where `tfds build` wrote it; null is TFDS' own default.
-      pixel_size_um: float or null. Side of the images' pixels, in micrometres; null is what the
-        data set says.
-      resample_to_um: float or null. Images are brought to pixels of this side first, by
-        `leuko_tf.data.images.resample_image`; null leaves them.
-      held_out_fold: int. 1 to 5; training never sees it, evaluation uses it.
-      validation_share: float. Share of the other four folds, by class, that chooses the best
-        epoch and trains nothing; 0 to 0.5. With 0 the lowest training loss chooses.
-      samples_per_class: int or null. Every class gives this many images an epoch, rare ones
-        repeated under new augmentation; null takes each image once.
-      batch_size: int. Images a step.
-      rotate: bool. Rotation by any angle.
-      flip: bool. Horizontal and vertical flips.
-      zoom: float. Each sample is enlarged or shrunk by up to this share, 0 to 0.5.
-      shift: float. Each sample is moved by up to this share of its side, both ways, 0 to 0.5.
-      stain: float. The amount of each stain, and the light's brightness and colour, are changed by
-        up to this share, 0 to 0.5; see `leuko_tf.data.augmentation.draw_stain_transforms`.
-      cache: str. `memory`, or `disk` (a file in the work folder) where the decoded cells do not fit
-        into memory: 3 x input_size x input_size bytes each, up to twice as much where a field below
-        400 leaves room for turns.
+      dataset: TFDS name with configuration.
+      data_dir: Where `tfds build` wrote it; null: TFDS' default folder.
+      pixel_size_um: Side of the images' pixels, in micrometres; null: as the data set says.
+      resample_to_um: Images are first resampled to pixels of this side (micrometres), by
+        `leuko_tf.data.images.resample_image`; null: not resampled.
+      held_out_fold: 1 to 5. Training never sees this fold; evaluation uses it.
+      validation_share: Share of each class in the other four folds, 0 to 0.5, that does not train
+        but chooses the best epoch. With 0 the lowest training loss chooses it.
+      samples_per_class: Samples that every class gives in an epoch; rare classes repeat images with
+        new augmentation. null: each image once.
+      batch_size: Images per step.
+      rotate: Rotates by any angle.
+      flip: Flips horizontally and vertically.
+      zoom: Enlarges or shrinks each sample by up to this share, 0 to 0.5.
+      shift: Moves each sample by up to this share of its side, in x and y, 0 to 0.5.
+      stain: Changes the amount of each stain, and the brightness and colour of the light, by up to
+        this share, 0 to 0.5; see `leuko_tf.data.augmentation.compute_stain_transforms`.
+      cache: `memory`; or `disk`, a file in the work folder, if the decoded cells do not fit into
+        memory. A cell takes 3 x input_size x input_size bytes, and up to twice as many with a field
+        below 400, which leaves a margin for rotations.
     """
 
     dataset: str = "aml_cytomorphology_lmu/complete"
@@ -63,15 +62,13 @@ class DataConfig:
         for name in ("pixel_size_um", "resample_to_um"):
             side = getattr(self, name)
             _check(f"data.{name}", side, side is None or 0 < side < 10, "null or between 0 and 10")
-        _check("data.held_out_fold", self.held_out_fold, 1 <= self.held_out_fold <= 5, "1 to 5")
-        share = self.validation_share
-        _check("data.validation_share", share, 0 <= share <= 0.5, "0 to 0.5")
-        samples = self.samples_per_class
-        _check("data.samples_per_class", samples, samples is None or samples > 0, "null or above 0")
-        _check("data.batch_size", self.batch_size, self.batch_size > 0, "above 0")
-        for name in ("zoom", "shift", "stain"):
+        for name in ("validation_share", "zoom", "shift", "stain"):
             share = getattr(self, name)
             _check(f"data.{name}", share, 0 <= share <= 0.5, "0 to 0.5")
+        samples = self.samples_per_class
+        _check("data.held_out_fold", self.held_out_fold, 1 <= self.held_out_fold <= 5, "1 to 5")
+        _check("data.samples_per_class", samples, samples is None or samples > 0, "null or above 0")
+        _check("data.batch_size", self.batch_size, self.batch_size > 0, "above 0")
         _check_one_of("data.cache", self.cache, "memory", "disk")
 
 
@@ -80,15 +77,16 @@ class ModelConfig:
     """The network; the defaults are the paper's. See `leuko_tf.network.resnext.build_resnext`.
 
     Attributes:
-      input_size: int. Side in pixels at which the network looks at a cell.
-      field: int. Side of the square in the middle of an image that the network looks at, in the
-        image's pixels; less than 400 comes closer to the cell. See `leuko_tf.network.view.to_network_input`.
-      blocks: list of int. Bottleneck blocks of each stage.
-      stem_width: int. Channels of the first convolution.
-      width: int. Inner channels of the first stage.
-      cardinality: int. Groups of the 3x3 convolutions.
-      activation: str. `leaky_relu` (slope 0.3) or the name of a Keras activation.
-      batch_norm_momentum: float. Of the moving averages, 0 to 1.
+      input_size: Side of the network's input in pixels.
+      field: Side of the centred square that is cropped from an image and resized to `input_size`,
+        in the image's pixels; below 400 it is closer to the cell. See
+        `leuko_tf.network.view.to_network_input`.
+      blocks: Bottleneck blocks of each stage.
+      stem_width: Channels of the first convolution.
+      width: Inner channels of the first stage.
+      cardinality: Groups of the 3x3 convolutions.
+      activation: `leaky_relu` (slope 0.3) or the name of a Keras activation.
+      batch_norm_momentum: Momentum of the moving averages, 0 to 1.
     """
 
     input_size: int = 400
@@ -101,12 +99,11 @@ class ModelConfig:
     batch_norm_momentum: float = 0.99
 
     def __post_init__(self) -> None:
-        _check("model.input_size", self.input_size, self.input_size >= 16, "16 or more")
-        _check("model.field", self.field, self.field >= 16, "16 or more")
-        enough = bool(self.blocks) and min(self.blocks) > 0
-        _check("model.blocks", self.blocks, enough, "one number above 0 for each stage")
-        _check("model.stem_width", self.stem_width, self.stem_width > 0, "above 0")
-        _check("model.width", self.width, self.width > 0, "above 0")
+        for name, least in (("input_size", 16), ("field", 16), ("stem_width", 1), ("width", 1)):
+            value = getattr(self, name)
+            _check(f"model.{name}", value, value >= least, f"{least} or more")
+        are_positive = bool(self.blocks) and min(self.blocks) > 0
+        _check("model.blocks", self.blocks, are_positive, "one number above 0 for each stage")
         divides = self.cardinality > 0 and self.width % self.cardinality == 0
         _check("model.cardinality", self.cardinality, divides, f"a divisor of width={self.width}")
         momentum = self.batch_norm_momentum
@@ -118,16 +115,16 @@ class OptimizerConfig:
     """Loss and optimizer.
 
     Attributes:
-      name: str. `adam` or `adamw`.
-      learning_rate: float. Highest rate.
-      schedule: str. `constant`, or `cosine` down to zero over the training.
-      warmup_epochs: float. Linear rise from zero before a cosine.
-      weight_decay: float. Of AdamW; biases and batch norms are spared.
-      label_smoothing: float. 0 to below 1.
-      logit_adjustment: bool. Evens out classes in the loss rather than by repeating images; see
+      name: `adam` or `adamw`.
+      learning_rate: Highest rate.
+      schedule: `constant`, or `cosine` down to zero over the training.
+      warmup_epochs: Epochs of linear rise from zero before a cosine.
+      weight_decay: Weight decay of AdamW; biases and batch norms are excluded.
+      label_smoothing: 0 to below 1.
+      logit_adjustment: Balances the classes in the loss instead of repeating images; see
         `leuko_tf.training.losses.AdjustedCrossentropy`. Not together with data.samples_per_class.
-      ema_momentum: float or null. Averages the weights over the steps; validation and the best
-        model use the average. null: none.
+      ema_momentum: Momentum of a moving average of the weights over the steps; validation and the
+        best model use the average. null: no average.
     """
 
     name: str = "adam"
@@ -161,17 +158,17 @@ class TrainConfig:
     """How the training runs.
 
     Attributes:
-      epochs: int. Passes over the epoch's samples.
-      seed: int. Of weights, order, augmentation and the choice of validation images.
-      deterministic: bool. Also makes TensorFlow's own operations repeatable, at some cost of
-        speed; data order and augmentation always are.
-      precision: str. `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: mixed_bfloat16 on
+      epochs: Number of epochs.
+      seed: Seeds weights, order, augmentation and the choice of validation images.
+      deterministic: Makes TensorFlow's operations repeatable, too, which costs some speed. Data
+        order and augmentation always are repeatable.
+      precision: `float32`, `mixed_bfloat16`, `mixed_float16`, or `auto`: mixed_bfloat16 on
         a GPU, float32 on a CPU.
-      initial_model: str or null. A `.keras` file of this project to start from: its network and
-        weights. The keys of `model` must tell the same network; `batch_norm_momentum` is free.
+      initial_model: A `.keras` file of this project whose network and weights the training starts
+        from. The keys of `model` must describe the same network, except `batch_norm_momentum`.
         null: random weights.
-      jit_compile: bool or `auto`. XLA for the training step; auto is true on a GPU only, since
-        XLA on a CPU is slower.
+      jit_compile: true or false, or `auto`. Compiles the training step with XLA; `auto` does so on
+        a GPU only, because XLA on a CPU is slower.
     """
 
     epochs: int = 20
@@ -184,20 +181,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check("train.epochs", self.epochs, self.epochs > 0, "above 0")
         _check("train.seed", self.seed, 0 <= self.seed < 2**32, "0 to 2**32 - 1")
-        _check_one_of(
-            "train.precision",
-            self.precision,
-            "auto",
-            "float32",
-            "mixed_bfloat16",
-            "mixed_float16",
-        )
+        precisions = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+        _check_one_of("train.precision", self.precision, *precisions)
         _check_one_of("train.jit_compile", self.jit_compile, "auto", True, False)
 
 
 @dataclass
 class Config:
-    """Everything that decides a training; written to the work folder as it was resolved."""
+    """Everything that determines a training; the work folder keeps the resolved configuration."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -206,37 +197,31 @@ class Config:
 
     def __post_init__(self) -> None:
         warmup, epochs = self.optimizer.warmup_epochs, self.train.epochs
-        _check(
-            "optimizer.warmup_epochs", warmup, warmup <= epochs, f"at most train.epochs={epochs}"
-        )
+        limit = f"at most train.epochs={epochs}"
+        _check("optimizer.warmup_epochs", warmup, warmup <= epochs, limit)
         adjusts, per_class = self.optimizer.logit_adjustment, self.data.samples_per_class
-        _check(
-            "optimizer.logit_adjustment",
-            adjusts,
-            not adjusts or per_class is None,
-            f"false with data.samples_per_class={per_class}, which evens out the classes already",
+        reason = (
+            f"false with data.samples_per_class={per_class}, which balances the classes already"
         )
+        _check("optimizer.logit_adjustment", adjusts, not adjusts or per_class is None, reason)
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Reads a configuration.
+    """Reads and checks a configuration.
 
     Args:
-      path: a YAML file; or the name of one that comes with the project, such as `demo.yaml`.
-      overrides: settings such as `train.epochs=3`, which win over the file.
-
-    Returns:
-      The configuration, checked.
+      path: A YAML file, or the name of one of the project's own, such as `demo.yaml`.
+      overrides: Settings such as `train.epochs=3`, which override the file.
 
     Raises:
-      UserError: for a file that is not there or not YAML, an unknown key, a wrong type, or a
-        value out of range; the message names the key.
+      UserError: if the file is missing or not YAML, a key is unknown, a type is wrong, or a value
+        is out of range; the message names the key.
     """
     file = find_config(path)
     try:
         settings = OmegaConf.load(file)
-    except Exception as error:  # PyYAML's errors are several types; each tells line and column
-        raise UserError(f"{file} is not a YAML file that can be read: {error}") from error
+    except Exception as error:  # PyYAML's errors have several types; each has line and column
+        raise UserError(f"{file} cannot be read as YAML: {error}") from error
     parts = [(str(file), settings)]
     parts += [("command line", _parse_override(override)) for override in overrides or []]
     merged = OmegaConf.structured(Config)
@@ -245,13 +230,13 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         try:
             merged = OmegaConf.merge(merged, part)
         except OmegaConfBaseException as error:
-            raise UserError(f"{source}: {_explain(error)}") from error
+            raise UserError(f"{source}: {_format_error(error)}") from error
         except (TypeError, ValueError) as error:
             raise UserError(f"{source}: {error}") from error
     try:
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]  # is a Config by its schema
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]  # the schema makes it a Config
     except OmegaConfBaseException as error:
-        raise UserError(f"{file}: {_explain(error)}") from error
+        raise UserError(f"{file}: {_format_error(error)}") from error
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -261,20 +246,20 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def make_paths_absolute(config: Config) -> Config:
-    """The same with paths that hold from any folder, for the record in a work folder."""
+    """Copies a configuration with absolute paths, which a work folder keeps."""
 
-    def absolute(path: str | None) -> str | None:
+    def make_absolute(path: str | None) -> str | None:
         return str(Path(path).expanduser().absolute()) if path else path
 
     return replace(
         config,
-        data=replace(config.data, data_dir=absolute(config.data.data_dir)),
-        train=replace(config.train, initial_model=absolute(config.train.initial_model)),
+        data=replace(config.data, data_dir=make_absolute(config.data.data_dir)),
+        train=replace(config.train, initial_model=make_absolute(config.train.initial_model)),
     )
 
 
 def list_differences(one: Config, other: Config) -> list[str]:
-    """Lists the keys in which two configurations differ, as `key: value -> value`."""
+    """Lists the differences of two configurations as `key: value -> value`."""
     flat_one, flat_other = _flatten(one), _flatten(other)
     return [
         f"{k}: {flat_one[k]} -> {flat_other[k]}" for k in flat_one if flat_one[k] != flat_other[k]
@@ -282,35 +267,35 @@ def list_differences(one: Config, other: Config) -> list[str]:
 
 
 def find_config(path: str | Path) -> Path:
-    """The file itself, or the project's own configuration of that name."""
+    """Finds the file, or the project's own configuration of that name."""
     if Path(path).is_file():
         return Path(path)
-    # In a wheel the folder lies inside the package, in a checkout beside it.
+    # A wheel has the folder inside the package, a checkout beside it.
     package = Path(str(files("leuko_tf")))
     folder = next(d for d in (package / "configs", package.parent / "configs") if d.is_dir())
     own = folder / Path(path).name
     if own.is_file() and Path(path) in (Path(own.name), Path("configs") / own.name):
         return own
     names = " ".join(sorted(f.name for f in folder.glob("*.yaml")))
-    raise UserError(f"No configuration {path}. The project's own: {names}")
+    raise UserError(f"There is no configuration {path}. The project's own are: {names}")
 
 
 def _parse_override(override: str) -> Any:
     key, equals, _ = override.partition("=")
     if not key or not equals:
-        raise UserError(f"Settings have the form key.sub=value. Received: {override}")
+        raise UserError(f"A setting must have the form key.sub=value. Received: {override}")
     try:
         return OmegaConf.from_dotlist([override])
-    except Exception as error:  # as for the file
+    except Exception as error:  # of several types, as above
         raise UserError(f"command line: {override} cannot be read: {error}") from error
 
 
 def _check_kinds(source: str, given: Any, default: Any, key: str = "") -> None:
-    """Refuses a part whose groups, bools or lists are something else."""
+    """Raises `UserError` where a group, bool or list was expected and something else is given."""
     kind = dict if is_dataclass(default) else type(default)
     if kind in _KINDS and not isinstance(given, kind):
-        what = key or "the file"
-        raise UserError(f"{source}: {what} must be {_KINDS[kind]}. Received: {given}")
+        name = key or "the file"
+        raise UserError(f"{source}: {name} must be {_KINDS[kind]}. Received: {given}")
     if kind is dict:
         known = vars(default)
         for name, value in given.items():
@@ -331,11 +316,10 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _format_error(error: OmegaConfBaseException) -> str:
     key = error.full_key or error.key
-    what = (error.msg or str(error)).splitlines()[0]
+    message = (error.msg or str(error)).splitlines()[0]
     if type(error).__name__ in ("ConfigKeyError", "ConfigAttributeError"):
-        known = " ".join(_flatten(Config()))
-        return f"unknown key {key}. Known keys: {known}"
-    return f"{key}: {what}" if key else what
+        return f"unknown key {key}. Known keys: {' '.join(_flatten(Config()))}"
+    return f"{key}: {message}" if key else message
 
 
 def _check(key: str, value: Any, holds: bool, allowed: str) -> None:

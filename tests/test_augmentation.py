@@ -19,7 +19,7 @@ def _plan(epoch: int = 0, **of_data) -> augmentation.EpochPlan:
 
 class TestRestained:
     def test_nothing_changed_gives_the_image(self):
-        plain = augmentation.draw_stain_transforms(np.ones((3, 3)), np.zeros((3, 3)))
+        plain = augmentation.compute_stain_transforms(np.ones((3, 3)), np.zeros((3, 3)))
         np.testing.assert_array_equal(augmentation.augment_stain(_images(), plain), _images())
 
     @settings(deadline=None, max_examples=30)
@@ -29,7 +29,7 @@ class TestRestained:
     )
     def test_each_stain_is_scaled_and_each_density_raised(self, amounts, light):
         images = _images(1)
-        colours = augmentation.draw_stain_transforms(np.array([amounts]), np.array([light]))
+        colours = augmentation.compute_stain_transforms(np.array([amounts]), np.array([light]))
         densities = -np.log((images[0].astype(float) + 1) / 256)
         stains = np.linalg.solve(augmentation.STAINS.T, densities[..., np.newaxis])[..., 0]
         changed = (stains * amounts) @ augmentation.STAINS + light
@@ -38,7 +38,7 @@ class TestRestained:
         np.testing.assert_allclose(got, expected, atol=0.51)
 
     def test_more_density_of_red_darkens_red_alone(self):
-        colours = augmentation.draw_stain_transforms(np.ones((3, 3)), np.array([[0.3, 0, 0]] * 3))
+        colours = augmentation.compute_stain_transforms(np.ones((3, 3)), np.array([[0.3, 0, 0]] * 3))
         got, before = augmentation.augment_stain(_images(), colours), _images()
         np.testing.assert_array_equal(got[..., 1:], before[..., 1:])
         assert (got[..., 0] <= before[..., 0]).all()
@@ -47,7 +47,7 @@ class TestRestained:
 
 class TestPlannedColours:
     def test_without_stain_the_colours_stay(self):
-        plain = augmentation.draw_stain_transforms(np.ones((400, 3)), np.zeros((400, 3)))
+        plain = augmentation.compute_stain_transforms(np.ones((400, 3)), np.zeros((400, 3)))
         np.testing.assert_allclose(_plan().colours, plain, atol=1e-6)
 
     def test_light_changes_by_up_to_the_share_asked_for(self):

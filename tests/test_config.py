@@ -242,7 +242,7 @@ class TestMistakes:
     def test_a_binary_file_is_refused(self, tmp_path):
         file = tmp_path / "binary.yaml"
         file.write_bytes(bytes(range(256)))
-        with pytest.raises(UserError, match="is not a YAML file that can be read"):
+        with pytest.raises(UserError, match="cannot be read as YAML"):
             load_config(file)
 
     def test_an_unresolved_reference_is_refused_by_its_key(self, written):

@@ -41,7 +41,7 @@ def _photograph(size: int) -> np.ndarray:
 
 
 def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
-    transforms = augmentation.draw_affine_transforms(
+    transforms = augmentation.compute_affine_transforms(
         np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
     )
     turned = augmentation.rotate_batch(image[np.newaxis], transforms, image.shape[0])[0]
@@ -365,7 +365,7 @@ class TestMargin:
         whole = _photograph(80)
         cell = whole[12:68, 12:68]
         angle, flip = np.array([np.pi / 4]), np.array([[1.0, -1.0]])
-        transforms = augmentation.draw_affine_transforms(angle, flip, 40, around)
+        transforms = augmentation.compute_affine_transforms(angle, flip, 40, around)
         turned = augmentation.rotate_batch(cell[np.newaxis], transforms, 40)[0].astype(float)
         expected = _turned(whole, 45, (1, -1))[20:60, 20:60]
         assert np.abs(turned - expected).max() <= 2

@@ -1,8 +1,7 @@
-"""How samples differ from the images that they are of: place, colour, and the order.
+"""Sampling and augmentation: order, geometry and colours of an epoch's samples.
 
-Everything random about an epoch (which images, in which order, at which angle, flipped or not) is
-drawn beforehand by NumPy from the seed and the epoch's number alone, so that the batches of epoch 7
-are the same whether the training ran through or was resumed, on any machine.
+NumPy draws everything random about an epoch in advance, from the seed and the epoch's number alone.
+So epoch 7 has the same batches in an unbroken and in a resumed training, on any machine.
 """
 
 import math
@@ -15,24 +14,24 @@ from skimage.color import rgb_from_hed
 from leuko_tf.config import Config
 from leuko_tf.network.view import FIELD
 
-# Haematoxylin, eosin and a third stain, a row each, as optical densities of red, green and blue:
-# Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291). The stains of a blood smear are
-# eosin and azures, whose blue is near haematoxylin's; for shaking colours that is near enough.
+# Haematoxylin, eosin and a third stain, one per row, as optical densities of red, green and blue:
+# Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291). A blood smear is stained with eosin
+# and azures; their blue is close enough to haematoxylin's for augmentation.
 STAINS = rgb_from_hed
-# Natural optical density of a grey level; 1 is added so that black has one.
+# Natural optical density of each grey level; 1 is added to keep black finite.
 _DENSITIES = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """All that is random about one epoch.
+    """Everything that is random about one epoch.
 
     Attributes:
       indices: int64 array [n], the cell of each sample.
-      transforms: float32 array [n, 2, 3], the affine transform of each sample, from output
-        coordinates (x, y, 1) to those of the cell, which has a `margin` around it.
-      colours: float32 array [n, 3, 4], the affine transform of each sample's optical densities
-        (red, green, blue, 1); of `restained`.
+      transforms: float32 array [n, 2, 3], affine transforms from output coordinates (x, y, 1) to
+        those of the cell with its margin; see `rotate_batch`.
+      colours: float32 array [n, 3, 4], affine transforms of the optical densities
+        (red, green, blue, 1); see `augment_stain`.
     """
 
     indices: np.ndarray
@@ -41,34 +40,31 @@ class EpochPlan:
 
 
 def compute_margin(config: Config) -> int:
-    """Pixels that are kept around the network's input, so that a turn finds them in its corners.
+    """Computes how many pixels around the network's input are kept to fill rotated corners.
 
-    As many as the farthest corner of a sample can need, as far as images of 400 pixels have them,
-    and such that the input's own pixels are those that it has without a margin.
+    This is what the farthest corner can need, limited to what images of 400 pixels have, and
+    rounded down so that the input itself has the same pixels as without a margin.
     """
     size, field, settings = config.model.input_size, config.model.field, config.data
     if field >= FIELD:
         return 0
     reach = (2**0.5 if settings.rotate else 1) * (1 + settings.zoom) / 2 + settings.shift
-    step = size // math.gcd(size, field)  # for so many, the field's pixels are a whole number
+    step = size // math.gcd(size, field)  # these many are a whole number of the image's pixels
     largest = min((reach - 0.5) * size, (FIELD - field) * size / field / 2)
     return int(largest // step) * step
 
 
 def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
-    """Draws the samples of one epoch.
+    """Draws the samples of one epoch; the same arguments give the same plan.
 
-    With `samples_per_class` every class that has images gives that many: each image equally often,
-    up to one, rare ones again and again. Each sample is then flipped, turned and zoomed about its
-    centre, shifted, and stained anew.
+    With `samples_per_class` every class that has images gives that many samples. Within a class,
+    the uses of two images differ by at most one. Each sample gets its own flip, rotation, zoom,
+    shift and stain.
 
     Args:
-      labels: int array [n] of the training cells.
-      config: sampling, augmentation, image size and seed.
-      epoch: int, 0 for the first.
-
-    Returns:
-      The plan; the same for the same arguments.
+      labels: int array [n], labels of the training cells.
+      config: Sampling, augmentation, image size and seed.
+      epoch: 0 for the first.
     """
     rng = np.random.default_rng([config.train.seed, 1, epoch])
     per_class = config.data.samples_per_class
@@ -89,22 +85,24 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
     size, zoom = config.model.input_size, np.log1p(config.data.zoom)
     scales = np.exp(rng.uniform(-zoom, zoom, number))
     shifts = rng.uniform(-1, 1, (number, 2)) * config.data.shift * size
-    transforms = draw_affine_transforms(angles, flips, size, compute_margin(config), scales, shifts)
+    transforms = compute_affine_transforms(
+        angles, flips, size, compute_margin(config), scales, shifts
+    )
     amounts = 1 + rng.uniform(-1, 1, (number, 3)) * config.data.stain
     light = rng.uniform(-1, 1, (number, 3)) * config.data.stain
-    return EpochPlan(indices, transforms, draw_stain_transforms(amounts, light))
+    return EpochPlan(indices, transforms, compute_stain_transforms(amounts, light))
 
 
 def rotate_batch(images: np.ndarray, transforms: np.ndarray, size: int) -> np.ndarray:
-    """Applies a transform an image; corners that a turn lays bare are filled by reflection.
+    """Applies one affine transform per image and fills empty corners by reflection.
 
-    OpenCV turns uint8 images some seven times as fast as TensorFlow's ImageProjectiveTransform
-    does float32 ones, and needs no copy of them in float32.
+    OpenCV does this with uint8 images about seven times as fast as TensorFlow's
+    ImageProjectiveTransform with float32 images, which would also need a float32 copy.
 
     Args:
       images: uint8 array [n, side, side, 3].
       transforms: float array [n, 2, 3], from output to input coordinates.
-      size: side of the output in pixels.
+      size: Side of the output in pixels.
 
     Returns:
       uint8 array [n, size, size, 3], bilinearly interpolated.
@@ -122,7 +120,7 @@ def rotate_batch(images: np.ndarray, transforms: np.ndarray, size: int) -> np.nd
     return outputs
 
 
-def draw_affine_transforms(
+def compute_affine_transforms(
     angles: np.ndarray,
     flips: np.ndarray,
     size: int,
@@ -130,15 +128,15 @@ def draw_affine_transforms(
     scales: np.ndarray | float = 1.0,
     shifts: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Flips, turns and zooms about the image's centre, and shifts; one gather does it all.
+    """Combines flip, rotation, zoom (all about the centre) and shift into one transform each.
 
     Args:
       angles: float array [n], radians, counter-clockwise.
       flips: float array [n, 2] of 1 or -1 for (horizontal, vertical).
-      size: side of the output in pixels.
-      around: margin of the input, in pixels.
-      scales: float array [n], pixels of the input that one of the output covers.
-      shifts: float array [n, 2], of the place looked at, in the input's x and y pixels.
+      size: Side of the output in pixels.
+      around: Margin of the input in pixels.
+      scales: float array [n], input pixels per output pixel.
+      shifts: float array [n, 2], shift of the centre in input pixels (x, y).
 
     Returns:
       float32 array [n, 2, 3].
@@ -147,7 +145,7 @@ def draw_affine_transforms(
     cos, sin = scales * np.cos(angles), scales * np.sin(angles)
     right, down = np.broadcast_to(shifts + around, (len(angles), 2)).T
     horizontal, vertical = flips.T
-    # Input x and y as linear functions of output x and y, both counted from the centre.
+    # Input x and y as linear functions of output x and y, relative to the centre.
     xx, xy = horizontal * cos, -horizontal * sin
     yx, yy = vertical * sin, vertical * cos
     rows = (
@@ -158,11 +156,11 @@ def draw_affine_transforms(
 
 
 def augment_stain(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Applies an affine transform of optical densities to each image.
+    """Applies one affine transform of the optical densities per image.
 
     Args:
       images: uint8 array [n, height, width, 3].
-      colours: float array [n, 3, 4], from (red, green, blue, 1) of natural optical densities.
+      colours: float array [n, 3, 4], for natural optical densities (red, green, blue, 1).
 
     Returns:
       uint8 array of the same shape.
@@ -174,17 +172,17 @@ def augment_stain(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def draw_stain_transforms(amounts: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """More or less of each stain, and light of another brightness and colour.
+def compute_stain_transforms(amounts: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Computes transforms that change the amounts of stain and the light.
 
     Args:
-      amounts: float array [n, 3], by which the density of each of `STAINS` is multiplied.
+      amounts: float array [n, 3], factors for the density of each of `STAINS`.
       light: float array [n, 3], added to the optical densities of red, green and blue.
 
     Returns:
       float32 array [n, 3, 4].
     """
-    # Densities are row vectors there: to stains, times the amounts, and back. OpenCV multiplies
-    # columns from the left.
+    # STAINS takes densities as row vectors: convert to stains, multiply by the amounts, convert
+    # back. OpenCV takes columns, hence the transposition.
     stains = np.linalg.inv(STAINS) @ (amounts[:, :, np.newaxis] * STAINS)
     return np.concatenate([stains.swapaxes(1, 2), light[..., np.newaxis]], 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Image files of single cells: found, read, and brought to another scale."""
+"""Finds and reads image files of single cells, and resamples them."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,24 +15,24 @@ from tfds_aml.images import read_tiff
 
 T = TypeVar("T")
 
-# More pixels are a slide and no cell; as the exported graph's limit.
+# An image with more pixels is a slide, not a cell. The exported graph has the same limit.
 MAX_PIXELS = 2048 * 2048
-MAX_FACTOR = 8  # between pixels of two magnifications; more is a slip, and would fill the memory
+MAX_FACTOR = 8  # between two pixel sizes; more is a typing error, and could fill the memory
 
 
 def find_images(paths: Sequence[Path]) -> dict[str, Path]:
-    """Finds the images that files and folders stand for.
+    """Finds image files in folders.
 
     Args:
-      paths: files, and folders, which are searched with their folders; what is hidden is not.
+      paths: Files, and folders to search with their subfolders. Hidden ones are skipped.
 
     Returns:
-      Dict of id to file, in the order given, folders in alphabetical order. The id of a folder's
-      image is its path below the folder (`BAS/BAS_0021.tiff`), that of a file its path as given.
+      Dict of id to file, in the order given, and alphabetical within a folder. The id of an image
+      in a folder is its path below the folder (`BAS/BAS_0021.tiff`), that of a file its path.
 
     Raises:
-      UserError: if there is no such file or folder, a folder holds no TIFF, PNG or JPEG file, or
-        two images have one id.
+      UserError: if a path does not exist, a folder holds no TIFF, PNG or JPEG file, or two images
+        have the same id.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -50,23 +50,23 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
         doubled = found.keys() & files.keys()
         if doubled:
             raise UserError(
-                f"Two images would be called {min(doubled)} in the table: name each once, and "
-                "folders that hold equal names one at a time"
+                f"Two images have the id {min(doubled)}. Give each image once, and folders with "
+                "equal file names in separate calls"
             )
         found |= files
     return found
 
 
 def _make_id(path: Path) -> str:
-    """The path as text; letters of other encodings than UTF-8 become question marks."""
+    """The path as text; bytes that are not UTF-8 become question marks."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads TIFF (8-bit RGB or RGBA), PNG or JPEG as uint8 [height, width, 3], alpha dropped.
+    """Reads TIFF (8-bit RGB or RGBA), PNG or JPEG as uint8 [height, width, 3], without alpha.
 
     Raises:
-      UserError: if there is no such file, it is no such image, or larger than `MAX_PIXELS`.
+      UserError: if the file is missing, is no such image, or has more than `MAX_PIXELS`.
     """
     try:
         with Image.open(path, formats=["TIFF", "PNG", "JPEG"]) as image:
@@ -76,44 +76,45 @@ def read_image(path: Path) -> np.ndarray:
                 )
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
-                raise ValueError(f"it holds {frames} images")
-            if image.mode[0] in "IF":  # which Pillow would clip at 255
+                raise ValueError(f"it holds {frames} images, not one")
+            if image.mode[0] in "IF":  # Pillow would clip them at 255
                 raise ValueError(f"channels have more than 8 bits ({image.mode})")
             if image.format != "TIFF":
                 return np.asarray(image.convert("RGB"))
         return read_tiff(path)
-    except Exception as error:  # Pillow raises a dozen types on damaged files: all mean this
+    except Exception as error:  # Pillow raises a dozen types for damaged files
         raise UserError(f"{path} is not an image that can be read: {error}") from error
 
 
 def compute_scale_factor(images_um: float, wanted_um: float) -> float:
-    """The factor of `resampled` for pixels of another side.
+    """Computes the factor of `resample_image` from two pixel sizes.
 
     Args:
-      images_um: side of the images' pixels in micrometres, on the slide.
-      wanted_um: side that they should have.
+      images_um: Side of the images' pixels in micrometres, on the slide.
+      wanted_um: Side that they should have.
 
     Raises:
-      UserError: if one is more than `MAX_FACTOR` times the other.
+      UserError: if one side is more than `MAX_FACTOR` times the other.
     """
     factor = images_um / wanted_um
     if not 1 / MAX_FACTOR <= factor <= MAX_FACTOR:
         raise UserError(
-            f"Pixels of {images_um:g} um cannot be brought to {wanted_um:g} um, a factor of "
-            f"{factor:.3g}. The side is that of a pixel on the slide, not on the camera's chip."
+            f"Pixels of {images_um:g} um cannot be resampled to {wanted_um:g} um: the factor "
+            f"{factor:.3g} is too far from 1. Give a pixel's side on the slide, not on the "
+            "camera's chip."
         )
     return factor
 
 
 def resample_image(image: np.ndarray, factor: float) -> np.ndarray:
-    """An image with larger or smaller pixels, as if taken at another magnification.
+    """Resamples an image as if it had been taken at another magnification.
 
     Args:
       image: uint8 array [height, width, 3].
-      factor: old side of a pixel by the new one; above 1 gives more pixels.
+      factor: Old side of a pixel divided by the new one; above 1 gives more pixels.
 
     Returns:
-      uint8 array, its sides `factor` times as long, rounded, at least 1; bilinear with
+      uint8 array; its sides are `factor` times as long, rounded, and at least 1. Bilinear with
       antialiasing.
     """
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
@@ -122,7 +123,7 @@ def resample_image(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive lists of up to `size` items (as `itertools.batched` of Python 3.12)."""
+    """Yields consecutive lists of up to `size` items, as `itertools.batched` of Python 3.12."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

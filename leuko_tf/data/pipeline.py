@@ -1,7 +1,7 @@
-"""From a built TFDS data set to batches: decoded once, sampled and turned afresh every epoch.
+"""Turns a built TFDS data set into batches: decodes once, samples and augments every epoch.
 
-The decoded cells lie in one uint8 array. `leuko_tf.data.augmentation` plans an epoch; tf.data carries
-the plan out, in parallel.
+The decoded cells are one uint8 array. `leuko_tf.data.augmentation` plans an epoch; tf.data carries
+the plan out in parallel.
 """
 
 import functools
@@ -32,8 +32,8 @@ class Cells:
     """Decoded cells in the order of the data set.
 
     Attributes:
-      images: uint8 array [n, side, side, 3]; the network's input, with a `margin` where there is
-        one.
+      images: uint8 array [n, side, side, 3]: the network's input, with a margin; see
+        `leuko_tf.data.augmentation.compute_margin`.
       labels: int64 array [n], indices into `leuko_tf.classes.CODES`.
     """
 
@@ -42,11 +42,11 @@ class Cells:
 
 
 def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Opens a data set that was built before.
+    """Opens a built data set.
 
     Raises:
-      UserError: if there is none of that name, or it is not built; the message names the command
-        that builds it.
+      UserError: if the name is unknown, or the data set is not built; the message then has the
+        command that builds it.
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -54,10 +54,10 @@ def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         raise UserError(f"No data set {name}: {str(error).splitlines()[0]}") from error
     if not builder.is_prepared():
         dataset, _, config = name.partition("/")
-        chosen = f" --config {config or 'complete'}" if builder.BUILDER_CONFIGS else ""
+        option = f" --config {config or 'complete'}" if builder.BUILDER_CONFIGS else ""
         raise UserError(
             f"{name} is not built in {builder.data_dir}. Build it: tfds build {dataset} --imports "
-            f"tfds_aml{chosen} --manual_dir <download>"
+            f"tfds_aml{option} --manual_dir <download>"
             + (f" --data_dir {data_dir}" if data_dir else "")
         )
     return builder
@@ -70,18 +70,18 @@ def read_folds(
     size: int | None = None,
     factor: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
-    """Reads folds in batches, decoded in parallel, in the same order every time.
+    """Reads folds in batches, always in the same order; decodes in parallel.
 
     Args:
-      builder: a built data set.
-      folds: folds to read, 1 to 5.
-      field: side in pixels of the square to take from the middle of the images; see
-        `leuko_tf.network.view.crop_center`.
-      size: side in pixels to resize that to, as the model would; None leaves it.
-      factor: of `leuko_tf.data.images.resample_image`, which comes before the rest; see `factor_for`.
+      builder: A built data set.
+      folds: 1 to 5.
+      field: Side in pixels of the centred square to crop; see `leuko_tf.network.view.crop_center`.
+      size: Side in pixels to resize the square to, as the model would; None: not resized.
+      factor: Factor of `leuko_tf.data.images.resample_image`, which comes first; see
+        `match_pixel_scale`.
 
     Yields:
-      Dict of arrays with the data set's features and `fold`; up to `READ_BATCH` images.
+      Dict of the data set's features and `fold`, as arrays of up to `READ_BATCH` images.
     """
     prepare = functools.partial(_prepare_example, field=field, size=size, factor=factor)
     for fold in folds:
@@ -93,7 +93,7 @@ def read_folds(
 
 
 def find_pixel_size(builder: tfds.core.DatasetBuilder, given: float | None) -> float | None:
-    """Side of the images' pixels in micrometres: as given, or the data set's; None if unknown."""
+    """Finds the pixels' side in micrometres: as given, or the data set's; None if unknown."""
     return builder.info.metadata.get("pixel_size_um") if given is None else given
 
 
@@ -103,20 +103,22 @@ def match_pixel_scale(
     dataset: DatasetFacts,
     given: float | None = None,
 ) -> float:
-    """Finds the factor that brings a data set's images to a model's scale; prints it unless it is 1.
+    """Computes the factor that resamples a data set's images to a model's pixel size.
+
+    Prints the two sizes unless the factor is 1.
 
     Args:
-      model_um: side in micrometres of the pixels that the model was trained on; None if not known.
-      facts: the model's, of `leuko_tf.provenance.describe_model`.
-      dataset: of `leuko_tf.provenance.describe_dataset`.
-      given: side of the images' pixels in micrometres. None takes what the training took, if it
-        had this data set, or else what the data set says.
+      model_um: Side in micrometres of the pixels that the model was trained on; None if unknown.
+      facts: From `leuko_tf.provenance.describe_model`.
+      dataset: From `leuko_tf.provenance.describe_dataset`.
+      given: Side of the images' pixels in micrometres. None: the value that the training used, if
+        it used this data set; otherwise the data set's.
 
     Returns:
-      Factor for `leuko_tf.data.images.resample_image`; 1 where a scale is not known.
+      Factor for `leuko_tf.data.images.resample_image`; 1 if one of the sizes is unknown.
 
     Raises:
-      UserError: if `given` is set and the model's scale is not known.
+      UserError: if `given` is set and the model's pixel size is unknown.
     """
     same = has_same_images(facts, dataset)
     images_um = given
@@ -126,11 +128,14 @@ def match_pixel_scale(
         images_um = dataset.get("pixel_size_um")
     if model_um is None:
         if given is not None:
-            raise UserError("--pixel-size-um: what pixels the model was trained on is not known")
+            raise UserError(
+                "--pixel-size-um cannot be used: the pixel size of the model's training images is "
+                "not known"
+            )
         if images_um is not None and not same:
             print(
-                f"The images' pixels are {images_um} um wide. The model's scale is not known: images "
-                "keep theirs."
+                f"The images' pixels are {images_um} um wide. The pixel size of the model is not "
+                "known, so the images are not resampled."
             )
         return 1.0
     if images_um is None:
@@ -142,7 +147,7 @@ def match_pixel_scale(
 
 
 def count_images(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int:
-    """Number of images in the folds."""
+    """Counts the images in the folds."""
     return sum(builder.info.splits[f"fold_{k}"].num_examples for k in folds)
 
 
@@ -152,10 +157,10 @@ def decode_folds(
     """Decodes folds into one array, with a progress bar.
 
     Args:
-      builder: a built data set.
-      folds: folds to decode.
-      config: what the network looks at, of how large pixels, and at what size.
-      file: where the array lies on disk; None for memory.
+      builder: A built data set.
+      folds: 1 to 5.
+      config: Field, input size, pixel sizes and augmentation, which needs a margin.
+      file: File that holds the array; None: memory.
     """
     number = count_images(builder, folds)
     size = config.model.input_size + 2 * compute_margin(config)
@@ -185,19 +190,19 @@ def _compute_training_factor(builder: tfds.core.DatasetBuilder, config: Config) 
         return 1.0
     if images_um is None:
         raise UserError(
-            f"data.resample_to_um={wanted_um}: the data set does not tell the side of its pixels. "
-            "Set data.pixel_size_um."
+            f"data.resample_to_um={wanted_um}: the pixel size of the data set is not known. Set "
+            "data.pixel_size_um."
         )
     return compute_scale_factor(images_um, wanted_um)
 
 
 def choose_validation(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Chooses validation images, by class; a class's last image always trains.
+    """Chooses validation images from each class; at least one image of a class always trains.
 
     Args:
       labels: int array [n].
-      share: share of each class, 0 to 0.5, rounded to whole images.
-      seed: of the choice.
+      share: Share of each class, 0 to 0.5, rounded to whole images.
+      seed: Seed of the choice.
 
     Returns:
       bool array [n], true for validation.
@@ -211,10 +216,10 @@ def choose_validation(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
 
 def count_steps(labels: np.ndarray, config: Config) -> int:
-    """Whole batches of one epoch.
+    """Counts the whole batches of one epoch.
 
     Raises:
-      UserError: if the samples of an epoch do not fill one batch.
+      UserError: if an epoch's samples do not fill one batch.
     """
     per_class = config.data.samples_per_class
     number = len(labels) if per_class is None else per_class * len(np.unique(labels))
@@ -230,15 +235,15 @@ def count_steps(labels: np.ndarray, config: Config) -> int:
 def make_training_batches(
     cells: Cells, members: np.ndarray, config: Config, first_epoch: int
 ) -> tf.data.Dataset:
-    """Augmented batches from `first_epoch` to the last, one epoch after the other.
+    """Makes the augmented batches of all epochs from `first_epoch` on.
 
-    An epoch that does not divide into batches loses its rest, another one each time.
+    Samples that do not fill a batch are dropped; these are different ones in each epoch.
 
     Args:
-      cells: decoded cells.
+      cells: From `decode_folds`.
       members: int array, indices of the cells to train on.
-      config: sampling, augmentation, batch size, epochs and seed.
-      first_epoch: int, 0 for a new training.
+      config: Sampling, augmentation, batch size, epochs and seed.
+      first_epoch: 0 for a new training.
 
     Returns:
       Dataset of (float32 [batch, size, size, 3] in 0 to 255, float32 [batch, 15] one-hot).
@@ -246,40 +251,43 @@ def make_training_batches(
     labels = cells.labels[members]
     used = count_steps(labels, config) * config.data.batch_size
     settings = config.data
-    moves = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
+    is_moved = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
     size = config.model.input_size
 
     def plan(epoch: int) -> tuple[np.ndarray, ...]:
-        drawn = plan_epoch(labels, config, int(epoch))
-        return members[drawn.indices[:used]], drawn.transforms[:used], drawn.colours[:used]
+        epoch_plan = plan_epoch(labels, config, int(epoch))
+        indices = members[epoch_plan.indices[:used]]
+        return indices, epoch_plan.transforms[:used], epoch_plan.colours[:used]
 
-    def samples_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        planned = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32, tf.float32])
-        for part, shape in zip(planned, ([used], [used, 2, 3], [used, 3, 4]), strict=True):
+    def make_samples(epoch: tf.Tensor) -> tf.data.Dataset:
+        parts = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32, tf.float32])
+        for part, shape in zip(parts, ([used], [used, 2, 3], [used, 3, 4]), strict=True):
             part.set_shape(shape)
-        return tf.data.Dataset.from_tensor_slices(tuple(planned))
+        return tf.data.Dataset.from_tensor_slices(tuple(parts))
 
-    def augmented(
+    def augment(
         indices: np.ndarray, transforms: np.ndarray, colours: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         images = cells.images[indices]
-        images = rotate_batch(images, transforms, size) if moves else _crop_margin(images, size)
+        images = rotate_batch(images, transforms, size) if is_moved else _crop_margin(images, size)
         return augment_stain(images, colours) if settings.stain else images, cells.labels[indices]
 
-    def load(*planned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(augmented, planned, [tf.uint8, tf.int64])
-        return _to_batch(images, labels, planned[0].shape[0], size)
+    def load(*parts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(augment, parts, [tf.uint8, tf.int64])
+        return _to_batch(images, labels, parts[0].shape[0], size)
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
-    batches = epochs.flat_map(samples_of).batch(config.data.batch_size, drop_remainder=True)
+    batches = epochs.flat_map(make_samples).batch(config.data.batch_size, drop_remainder=True)
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.data.Dataset:
-    """Each member once, in order, unchanged; shapes as in `training_batches`, the last shorter."""
-    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
+    """Makes batches of each member once, in order and unchanged, such as for validation.
 
+    Shapes are those of `make_training_batches`; the last batch may be shorter.
+    """
+    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
     size = config.model.input_size
 
     def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,7 +301,7 @@ def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.
 
 
 def _crop_margin(images: np.ndarray, size: int) -> np.ndarray:
-    """The images without their margin."""
+    """Crops the margin off the images."""
     around = (images.shape[1] - size) // 2
     return images[:, around : around + size, around : around + size]
 
@@ -301,7 +309,7 @@ def _crop_margin(images: np.ndarray, size: int) -> np.ndarray:
 def _to_batch(
     images: tf.Tensor, labels: tf.Tensor, number: int | None, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images and labels as `training_batches` gives them."""
+    """Sets the shapes and converts to float32 images and one-hot labels."""
     images.set_shape([number, size, size, 3])
     labels.set_shape([number])
     return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
@@ -310,7 +318,7 @@ def _to_batch(
 def _prepare_example(
     example: dict[str, tf.Tensor], field: int, size: int | None, factor: float
 ) -> dict[str, tf.Tensor]:
-    """What the network sees, as `leuko_tf.network.view.to_network_input` tells, rounded to whole grey levels."""
+    """Replaces the image by the network's input, rounded to whole grey levels."""
     image = example["image"]
     if factor != 1:
         image = tf.numpy_function(lambda image: resample_image(image, factor), [image], tf.uint8)
