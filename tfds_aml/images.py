@@ -115,8 +115,8 @@ def inspect_files(
 def encode_as_png(path: Path) -> bytes:
     """Reads a TIFF and encodes it as PNG.
 
-    TensorFlow's encoder releases Python's lock, so `read_ahead` keeps all cores busy; `tf.data` with
-    the same functions often used only one.
+    TensorFlow's encoder releases Python's lock, so `read_ahead` keeps all cores busy; `tf.data`
+    with the same functions often used only one.
     """
     import tensorflow as tf
 

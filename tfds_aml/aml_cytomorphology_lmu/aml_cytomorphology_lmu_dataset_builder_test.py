@@ -1,4 +1,4 @@
-"""TFDS' own test of the data set, on dummy data generated here."""
+"""Runs TFDS' own tests of the data set on dummy data."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ IMAGES = 10
 
 
 def write_dummy_download(folder: Path) -> None:
-    """Writes annotations.dat and as many images of random pixels, RGBA as the real ones."""
+    """Writes annotations.dat and its images: random RGBA pixels."""
     noise = np.random.default_rng(0)
     lines = []
     for code in CODES[:IMAGES]:
@@ -28,7 +28,7 @@ def write_dummy_download(folder: Path) -> None:
 
 
 class AmlCytomorphologyLmuTest(tfds.testing.DatasetBuilderTestCase):
-    """Both configurations: they hold the same where no image is missing."""
+    """Tests both configurations; they hold the same images when none is missing."""
 
     DATASET_CLASS = aml_cytomorphology_lmu_dataset_builder.Builder
     SPLITS = {f"fold_{k}": IMAGES // 5 for k in range(1, 6)}  # noqa: RUF012 - TFDS' convention

@@ -1,1 +1,1 @@
-"""The Barcelona set of peripheral blood cells (Acevedo et al. 2020) as a TFDS data set."""
+"""The Barcelona data set of peripheral blood cells (Acevedo et al. 2020) as a TFDS data set."""

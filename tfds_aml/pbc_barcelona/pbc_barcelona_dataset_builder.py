@@ -1,4 +1,4 @@
-"""TFDS builder of the Barcelona set of peripheral blood cells."""
+"""TFDS builder of the Barcelona data set of peripheral blood cells."""
 
 from collections.abc import Iterator
 from pathlib import Path

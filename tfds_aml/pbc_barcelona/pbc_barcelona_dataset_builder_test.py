@@ -1,4 +1,4 @@
-"""TFDS' own test of the data set, on dummy data generated here."""
+"""Runs TFDS' own tests of the data set on dummy data."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ SIZES = ((360, 363), (366, 369), (360, 360))  # width, height
 
 
 def write_dummy_download(folder: Path) -> None:
-    """Writes an image of random pixels for each type, and files that are left out."""
+    """Writes an image of random pixels for each type, and files to be left out."""
     noise = np.random.default_rng(0)
     (folder / "basophil").mkdir()
     for number, kind in enumerate([*CODE_BY_TYPE, "IG"]):
@@ -27,7 +27,7 @@ def write_dummy_download(folder: Path) -> None:
 
 
 class PbcBarcelonaTest(tfds.testing.DatasetBuilderTestCase):
-    """Ten images: two a fold."""
+    """Ten images, two per fold."""
 
     DATASET_CLASS = pbc_barcelona_dataset_builder.Builder
     SPLITS = {f"fold_{k}": len(CODE_BY_TYPE) // 5 for k in range(1, 6)}  # noqa: RUF012 - as TFDS

@@ -1,4 +1,4 @@
-"""Command line: draw a synthetic smear into a new folder."""
+"""Draws a synthetic smear into a new folder (command line)."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,25 +6,33 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a wrong argument ends it with one line and exit status 2."""
+    """Runs the command; exits with a one-line message and status 2 if an argument is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tfds_aml.synthetic_smear",
-        description="Draw a synthetic blood smear of 15 classes of leukocytes, laid out as the "
-        "download of AML-Cytomorphology_LMU. The images are synthetic: no patient's cell is in "
-        "them, and results on them say nothing about real cells.",
+        description="Draw a synthetic blood smear with 15 classes of leukocytes, in the layout of "
+        "the AML-Cytomorphology_LMU download. The images are synthetic: they show no patient's cells, "
+        "and results on them say nothing about real cells.",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="new or empty folder to write"
     )
     parser.add_argument(
-        "--images", type=int, default=1500, metavar="N", help="images, from 75 (default: 1500)"
+        "--images",
+        type=int,
+        default=1500,
+        metavar="N",
+        help="number of images, at least 75 (default: 1500)",
     )
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="same seed, same smear (default: 1)"
+        "--seed",
+        type=int,
+        default=1,
+        metavar="S",
+        help="the same seed draws the same smear (default: 1)",
     )
     options = parser.parse_args(arguments)
 
-    from tfds_aml.synthetic_smear.smear import write_smear  # late: --help needs no cv2
+    from tfds_aml.synthetic_smear.smear import write_smear  # imported here: --help needs no cv2
 
     try:
         rate = write_smear(options.out, options.images, options.seed)

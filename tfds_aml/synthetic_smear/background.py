@@ -1,4 +1,4 @@
-"""What surrounds the cell: pale plasma, red cells and platelets. Independent of the class."""
+"""Draws the surroundings of a cell, whatever its class: plasma, red cells and platelets."""
 
 import math
 from functools import cache
@@ -6,16 +6,13 @@ from functools import cache
 import cv2
 import numpy as np
 
-from tfds_aml.synthetic_smear.morphology import (
-    RED_CELL_DIAMETER_SD_UM,
-    RED_CELL_DIAMETER_UM,
-)
+from tfds_aml.synthetic_smear.morphology import RED_CELL_DIAMETER_SD_UM, RED_CELL_DIAMETER_UM
 from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, make_noise_bank
 
 GRID = 200  # side of the drawing grid: half of the 400 pixels of an image
-# Optical density (natural logarithm) per unit of thickness in R, G, B: -ln(colour / plasma) for
-# red cells of about (204, 170, 192) and platelets of about (155, 102, 191) on plasma of
-# (243, 237, 237), colours chosen by eye.
+# Optical density (natural logarithm) per unit of thickness in R, G, B: -ln(colour / plasma), for
+# red cells of about (204, 170, 192), platelets of about (155, 102, 191) and plasma of
+# (243, 237, 237). The colours are chosen by eye.
 _RED_CELL_DENSITY = np.array([0.18, 0.34, 0.215], np.float32)
 _PLATELET_DENSITY = np.array([0.45, 0.85, 0.22], np.float32)
 _BANK_SIZE = 96
@@ -25,13 +22,13 @@ _MAX_RED_CELLS = 24
 
 @cache
 def _make_red_cell_bank() -> list[Field]:
-    """Thickness of red cells, 0..1 and a little more: square arrays of odd side."""
+    """Returns thickness maps of red cells, 0 to slightly above 1: square arrays of odd side."""
     rng = np.random.default_rng(_BANK_SEED)
     return [_draw_red_cell(rng) for _ in range(_BANK_SIZE)]
 
 
 def _draw_red_cell(rng: np.random.Generator) -> Field:
-    """One red cell: a disc, often oval, pale in its middle, seldom crenated."""
+    """Draws a red cell: a disc, often oval, pale in its middle, rarely crenated."""
     diameter = RED_CELL_DIAMETER_UM + RED_CELL_DIAMETER_SD_UM * rng.standard_normal()
     radius = diameter / 2 * GRID_PER_UM
     half = math.ceil(radius * 1.3) + 3
@@ -50,13 +47,13 @@ def _draw_red_cell(rng: np.random.Generator) -> Field:
     pallor = rng.choice([0.12, 0.5, 0.85], p=[0.3, 0.4, 0.3]) * rng.uniform(0.7, 1.2)
     middle = np.exp(-((distance / (radius * rng.uniform(0.35, 0.55))) ** 3))
     rim = 0.9 + 0.25 * np.clip(distance / radius, 0, 1) ** 4
-    shade = 1 + rng.uniform(0, 0.08) * v / radius  # no red cell lies quite flat
+    shade = 1 + rng.uniform(0, 0.08) * v / radius  # no red cell lies perfectly flat
     thickness = edge * rim * shade * (1 - pallor * middle)
     return cv2.GaussianBlur(thickness.astype(np.float32), (0, 0), 0.6)
 
 
 def _add_stamp(field: Field, stamp: Field, x: float, y: float, strength: float) -> None:
-    """Add a stamp centred at pixel (x, y), cut off at the field's edge."""
+    """Adds a stamp centred at pixel (x, y), clipped at the field's edge."""
     top, left = round(y) - stamp.shape[0] // 2, round(x) - stamp.shape[1] // 2
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + stamp.shape[0], GRID), min(left + stamp.shape[1], GRID)
@@ -67,7 +64,7 @@ def _add_stamp(field: Field, stamp: Field, x: float, y: float, strength: float) 
 def _choose_places(
     rng: np.random.Generator, centre: tuple[float, float], cell_radius: float, number: int
 ) -> list[tuple[float, float]]:
-    """Places for red cells: at most touching the leukocyte, now and then overlapping each other."""
+    """Chooses places for red cells, which may touch the leukocyte and overlap each other."""
     radius = RED_CELL_DIAMETER_UM / 2 * GRID_PER_UM
     candidates = rng.uniform(-radius, GRID + radius, (4 * number, 2)).tolist()
     spacings = (radius * rng.choice([1.2, 1.9], size=4 * number, p=[0.25, 0.75])).tolist()
@@ -86,15 +83,15 @@ def _choose_places(
 def draw_background(
     rng: np.random.Generator, centre: tuple[float, float], cell_radius: float
 ) -> Field:
-    """Red cells and platelets around the place where a cell will be drawn.
+    """Draws red cells and platelets around the place of the cell.
 
     Args:
       rng: source of all randomness.
       centre: x, y of the cell in pixels of the drawing grid.
-      cell_radius: float. Radius in such pixels that red cells mostly keep free.
+      cell_radius: radius of the cell in these pixels, mostly kept free of red cells.
 
     Returns:
-      float32 array (3, GRID, GRID): transmitted light in R, G, B, 1 where there is only plasma.
+      float32 array (3, GRID, GRID): transmitted light in R, G, B; plasma alone is 1.
     """
     red = np.zeros((GRID, GRID), np.float32)
     bank = _make_red_cell_bank()
@@ -117,7 +114,7 @@ def draw_background(
 
 
 def _draw_platelet(field: Field, rng: np.random.Generator) -> None:
-    """A platelet of 1.5 to 3 µm: a granular blob without a sharp edge."""
+    """Adds a platelet of 1.5 to 3 µm: a granular blob without a sharp edge."""
     radius = rng.uniform(0.75, 1.5) * GRID_PER_UM
     side = 2 * math.ceil(radius * 1.4) + 1
     y, x = np.mgrid[:side, :side].astype(np.float32) - side // 2

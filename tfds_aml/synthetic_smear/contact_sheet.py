@@ -1,4 +1,4 @@
-"""Draw a labelled contact sheet of a synthetic smear: `... DIR OUT.png`."""
+"""Draws a labelled contact sheet of a synthetic smear (command line)."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from leuko_tf.classes import CLASSES, CellClass
-from tfds_aml.synthetic_smear.smear import MARKER
+from tfds_aml.aml_cytomorphology_lmu.download import SYNTHETIC_MARK
 
 THUMBNAIL = 112
 PER_CLASS = 6
@@ -18,20 +18,23 @@ _COLUMNS = 2  # blocks side by side
 
 
 def draw_contact_sheet(smear: Path) -> Image.Image:
-    """The first cells of every class, with code and name.
+    """Draws the first cells of every class, with code and name, marked as synthetic.
 
     Args:
       smear: folder that `tfds_aml.synthetic_smear` wrote.
 
     Returns:
-      A palette image (mode "P") that says that its cells are synthetic.
+      A palette image (mode "P").
 
     Raises:
-      FileNotFoundError: `smear` is not marked as a synthetic smear.
+      FileNotFoundError: if `smear` is not marked as a synthetic smear.
     """
-    if not (smear / MARKER).is_file():
-        raise FileNotFoundError(f"{smear}: no {MARKER} in it; name a folder drawn by this package")
-    seed = json.loads((smear / MARKER).read_text())["seed"]
+    mark = smear / SYNTHETIC_MARK
+    if not mark.is_file():
+        raise FileNotFoundError(
+            f"{smear} has no {mark.name}; name a folder that tfds_aml.synthetic_smear wrote"
+        )
+    seed = json.loads(mark.read_text())["seed"]
     rows = -(-len(CLASSES) // _COLUMNS)
     block = _LABEL + PER_CLASS * THUMBNAIL
     sheet = Image.new("RGB", (_COLUMNS * block, _HEADER + rows * THUMBNAIL), "white")
@@ -43,15 +46,15 @@ def draw_contact_sheet(smear: Path) -> Image.Image:
     )
     for i, cell_class in enumerate(CLASSES):
         _draw_class(sheet, smear, cell_class, i // rows * block, _HEADER + i % rows * THUMBNAIL)
-    # A palette keeps the file well below 900 kB. Median cut alone would give the rare colours, an
-    # eosinophil's orange say, to the background; maximum coverage keeps them. A
-    # third of the size is enough to choose colours from, and nine times faster.
+    # A palette keeps the file well below 900 kB. Median cut would lose rare colours, such as an
+    # eosinophil's orange, to the background; maximum coverage keeps them. Choosing the colours at a
+    # third of the size is enough, and nine times faster.
     palette = sheet.reduce(3).quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     return sheet.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _draw_class(sheet: Image.Image, smear: Path, cell_class: CellClass, x: int, y: int) -> None:
-    """Paste a row of thumbnails at (x, y), code and name before it."""
+    """Pastes a row of thumbnails at (x, y), with code and name on its left."""
     draw = ImageDraw.Draw(sheet)
     draw.text((x + 8, y + 30), cell_class.code, fill="black", font=ImageFont.load_default(size=24))
     draw.text((x + 8, y + 62), cell_class.name, fill="black", font=ImageFont.load_default(size=13))
@@ -63,7 +66,7 @@ def _draw_class(sheet: Image.Image, smear: Path, cell_class: CellClass, x: int, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a wrong argument ends it with one line and exit status 2."""
+    """Runs the command; exits with a one-line message and status 2 if an argument is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tfds_aml.synthetic_smear.contact_sheet",
         description="Draw a contact sheet of a synthetic smear.",

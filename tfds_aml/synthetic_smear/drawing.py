@@ -1,4 +1,4 @@
-"""Draw one synthetic cell with its surroundings, and the mask that says what is what."""
+"""Draws a synthetic cell with its surroundings, and the mask of nucleus and cytoplasm."""
 
 import math
 
@@ -32,21 +32,21 @@ _RAMP = np.stack(
 
 
 def draw_cell(code: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw a synthetic cell of a class among red cells.
+    """Draws a synthetic cell among red cells.
 
-    Everything that varies but is not morphology (place, red cells, tint, illumination, focus,
-    noise) is drawn without a look at the class.
+    Only the morphology depends on the class; place, red cells, tint, illumination, focus and noise
+    do not.
 
     Args:
-      code: str. One of `leuko_tf.classes.CODES`.
-      rng: source of all randomness; the result is a function of its state alone.
+      code: one of `leuko_tf.classes.CODES`.
+      rng: source of all randomness; its state alone determines the result.
 
     Returns:
-      (rgb, mask): uint8 array (400, 400, 3), R, G, B in 0..255, 14 pixels per µm; and uint8 array
-      (400, 400) of `BACKGROUND`, `CYTOPLASM` and `NUCLEUS`.
+      (rgb, mask): uint8 array (400, 400, 3), 14 pixels per µm; and uint8 array (400, 400) of
+      `BACKGROUND`, `CYTOPLASM` and `NUCLEUS`.
 
     Raises:
-      KeyError: `code` is not in the table of morphology.
+      KeyError: if `code` is not in the table of morphology.
     """
     row = MORPHOLOGY[code]
     mean, deviation = row.cell_um
@@ -71,13 +71,13 @@ def _enlarge(field: Field) -> Field:
 
 
 def _blend(tile: Field, colour: Colour, alpha: Field) -> None:
-    """Lay one colour (0..255) over a tile (3, TILE, TILE) with opacity `alpha` (TILE, TILE)."""
+    """Blends a colour (0..255) into a tile (3, TILE, TILE) with opacity `alpha` (TILE, TILE)."""
     for channel, value in enumerate(colour):
         tile[channel] += alpha * (np.float32(value / 255) - tile[channel])
 
 
 def _make_chromatin(row: Morphology, rng: np.random.Generator) -> Field:
-    """Density of the chromatin on `CHROMATIN_RAMP`: float32 (TILE, TILE)."""
+    """Returns the density of the chromatin on `CHROMATIN_RAMP`: float32 (TILE, TILE)."""
     grain = crop(make_noise_bank(row.chromatin_um), TILE, rng)
     density = np.float32(row.density + rng.normal(0, 0.04)) + row.chromatin_contrast * grain
     density += np.float32(0.05) * crop(make_noise_bank(1.2), TILE, rng)
@@ -85,7 +85,7 @@ def _make_chromatin(row: Morphology, rng: np.random.Generator) -> Field:
 
 
 def _blend_chromatin(tile: Field, density: Field, alpha: Field) -> None:
-    """Lay chromatin over a tile; `density` (TILE, TILE) is looked up on the ramp."""
+    """Blends chromatin into a tile; the ramp gives the colour of each `density` (TILE, TILE)."""
     index = np.clip(density * 255, 0, 255).astype(np.uint8)
     for channel, ramp in enumerate(_RAMP):
         tile[channel] += alpha * (cv2.LUT(index, ramp) - tile[channel])
@@ -94,7 +94,7 @@ def _blend_chromatin(tile: Field, density: Field, alpha: Field) -> None:
 def _draw_whole_cell(
     tile: Field, row: Morphology, radius: float, rng: np.random.Generator
 ) -> tuple[Field, Field]:
-    """Draw cytoplasm, nucleus and granules over a tile; returns both masks, 0..1."""
+    """Draws cytoplasm, nucleus and granules; returns the masks of cell and nucleus, 0..1."""
     edge = make_outline(rng, radius, row.elongation, row.irregularity)
     cell = soften(fill(edge), rng, wobble=row.irregularity)
     nucleus, crease, offset = draw_nucleus(row, radius, rng)
@@ -127,7 +127,7 @@ def _draw_cytoplasm(
     offset: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> None:
-    """Cytoplasm of uneven colour, deeper at the membrane, paler in the Golgi zone."""
+    """Draws cytoplasm of uneven colour, deeper at the membrane, paler in the Golgi zone."""
     inside = cv2.blur(cell, (15, 15))  # falls from 1 to 0.5 over the last µm below the membrane
     depth = np.float32(1 + 0.25 * row.rim) + np.float32(0.1) * crop(make_noise_bank(0.8), TILE, rng)
     if row.rim:
@@ -148,7 +148,7 @@ def _draw_cytoplasm(
 def _draw_vacuoles(
     tile: Field, row: Morphology, cell: Field, radius: float, rng: np.random.Generator
 ) -> None:
-    """Clear, round vacuoles of 0.6 to 1.3 µm, most of them in the outer half of the cell."""
+    """Draws clear, round vacuoles of 0.6 to 1.3 µm, mostly in the outer half of the cell."""
     canvas = np.zeros((TILE, TILE), np.uint8)
     for _ in range(int(rng.integers(row.vacuoles[0], row.vacuoles[1] + 1))):
         angle, distance = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.6, 0.9)
@@ -168,7 +168,7 @@ def _lighten_nucleoli(
     offset: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> None:
-    """Lower the density in one to three round spots, ringed by condensed chromatin."""
+    """Lowers the density in up to three round spots, each ringed by condensed chromatin."""
     number = int(rng.integers(row.nucleoli[0], row.nucleoli[1] + 1))
     canvas = np.zeros((TILE, TILE), np.uint8)
     ring = np.zeros((TILE, TILE), np.uint8)
@@ -187,7 +187,7 @@ def _lighten_nucleoli(
 
 
 def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Generator) -> Field:
-    """Draw a burst nucleus, half of them frayed into streaks; returns its mask, 0..1."""
+    """Draws a burst nucleus, frayed into streaks in half of the cells; returns its mask, 0..1."""
     shape = fill(make_outline(rng, 0.85 * radius, row.elongation, row.irregularity))
     alpha = cv2.GaussianBlur(shape, (0, 0), 2.0).astype(np.float32) * np.float32(1 / 255)
     density = _make_chromatin(row, rng)
@@ -198,7 +198,7 @@ def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Gen
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
     within_tile = np.clip((0.96 * CENTRE - np.hypot(x, y)) / 6, 0, 1)
     alpha = np.clip((alpha - 0.5) * 1.8 + 0.5, 0, 1) * within_tile
-    # Streaks run along x so far; turn the smudge with them.
+    # The streaks still run along x; rotate smudge and streaks together.
     middle = (CENTRE - 0.5, CENTRE - 0.5)
     matrix = cv2.getRotationMatrix2D(middle, rng.uniform(0, 360), 1.0)
     alpha = cv2.warpAffine(alpha, matrix, (TILE, TILE))
@@ -208,7 +208,7 @@ def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Gen
 
 
 def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator) -> None:
-    """Pull a smudge out into streaks towards +x: changes `alpha` and `density`."""
+    """Pulls a smudge out into streaks towards +x; changes `alpha` and `density` in place."""
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
     frayed = np.clip(x / radius + 0.35, 0, 1)
     tail = np.clip(1.1 - np.hypot(x - 0.4 * radius, 1.2 * y) / radius, 0, 1)
@@ -221,14 +221,9 @@ def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator)
 
 
 def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Stain strength and tint, illumination, focus and sensor noise: the same for every class.
+    """Applies illumination, focus, stain strength and tint, and sensor noise, whatever the class.
 
-    Args:
-      light: float32 array (3, GRID, GRID), transmitted light in 0..1.
-      rng: source of all randomness.
-
-    Returns:
-      uint8 array (SIDE, SIDE, 3).
+    Turns transmitted light in 0..1 (3, GRID, GRID) into a uint8 image (SIDE, SIDE, 3).
     """
     slope_x, slope_y = rng.uniform(-0.03, 0.03, 2)
     ramp = np.linspace(-1, 1, GRID, dtype=np.float32)
@@ -244,17 +239,17 @@ def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _choose_defocus_um(rng: np.random.Generator) -> float:
-    """SD of the blur in µm: four images in five are sharp, the others visibly out of focus.
+    """Chooses the SD of the blur in µm: 80% of the images are sharp, the others visibly defocused.
 
-    At most 0.38 µm, so that structures from about 0.5 µm, which make the classes, stay visible.
+    At most 0.38 µm, so that structures from about 0.5 µm, which define the classes, stay visible.
     """
     return rng.uniform(0.07, 0.13) if rng.random() < 0.8 else rng.uniform(0.15, 0.38)
 
 
 def _make_stain_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Per-image strength of the stain, its tint and the plasma's colour: a table (1, 256, 3).
+    """Makes a lookup table (1, 256, 3) with an image's stain strength, tint and plasma colour.
 
-    A stain's strength multiplies optical density, so it is an exponent of transmitted light.
+    Stain strength multiplies optical density, so it is an exponent of transmitted light.
     """
     strength = rng.uniform(0.85, 1.15) * np.exp(rng.normal(0, 0.05, 3))
     white = _PLASMA + rng.normal(0, 3) + rng.normal(0, 1.5, 3)

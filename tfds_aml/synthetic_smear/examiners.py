@@ -1,11 +1,11 @@
-"""Two simulated examiners who look at some images again, and disagree as examiners do."""
+"""Simulates two examiners who re-annotate some images and sometimes disagree."""
 
 import numpy as np
 
 from leuko_tf.classes import UNCERTAIN
 
-# What a class is confused with, most likely first: neighbours in maturation or look-alikes, as
-# morphologists name them (remembered textbook knowledge, not counted from any data).
+# Classes that each class is confused with, most likely first: neighbours in maturation, or
+# look-alikes (remembered textbook knowledge, not counted in data).
 NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "NGS": ("NGB", "EOS"),
     "NGB": ("NGS", "MMZ"),
@@ -24,13 +24,13 @@ NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "KSC": ("LYT", "MYO"),
 }
 REANNOTATED_SHARE = 0.1
-# (agrees with the label, could not assign) of examiner 1 and examiner 2; what is left is confused
-# with a neighbour. The figures are chosen, not measured.
+# Probabilities of (the label, `UNC`) for examiner 1 and examiner 2; otherwise they answer with a
+# neighbour. The figures are chosen, not measured.
 EXAMINERS: tuple[tuple[float, float], ...] = ((0.85, 0.03), (0.80, 0.10))
 
 
 def reannotate(code: str, rng: np.random.Generator) -> tuple[str, str]:
-    """What examiner 1 and examiner 2 say of an image whose label is `code`: codes or `UNC`."""
+    """Returns two examiners' answers, a code or `UNC` each, for an image with this label."""
     first, second = (_examine(code, *examiner, rng) for examiner in EXAMINERS)
     return first, second
 

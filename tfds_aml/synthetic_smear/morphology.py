@@ -1,23 +1,23 @@
-"""The table of morphology from which the synthetic cells are drawn, one row per class.
+"""The table of morphology from which synthetic cells are drawn, one row per class.
 
-Where the numbers come from: sizes, nucleus-to-cytoplasm proportions, lobes, chromatin, nucleoli
-and granules are remembered textbook figures for Pappenheim- or Wright-stained smears, rounded;
-the colours were chosen by eye to resemble such smears. Neither is a measurement of patients, and
-nothing learned from cells drawn with this table says anything about real ones.
+Sizes, nucleus-to-cytoplasm ratios, lobes, chromatin, nucleoli and granules are remembered, rounded
+textbook figures for smears with Pappenheim or Wright stain; colours are chosen by eye to resemble
+such smears. Nothing is measured on patients, and results on these cells say nothing about real
+cells.
 """
 
 from dataclasses import dataclass
 
-# Real images of the data set show red cells about 100 to 115 pixels across, and a red cell is
-# 7.2 to 8 µm wide (remembered textbook figure); hence 14 pixels per µm, 400 pixels = 28.6 µm.
+# In real images of the data set, red cells are about 100 to 115 pixels wide. A red cell measures
+# 7.2 to 8 µm (remembered textbook figure). Hence 14 pixels per µm; 400 pixels = 28.6 µm.
 PIXELS_PER_UM = 14.0
 RED_CELL_DIAMETER_UM = 7.4
 RED_CELL_DIAMETER_SD_UM = 0.45
 
 Colour = tuple[int, int, int]  # RGB, each 0..255, before tint and stain strength
 
-# A nucleus takes its colour from this ramp: (position in 0..1, colour), from the palest smudge
-# to the almost black nucleus of a late erythroblast.
+# Colours of a nucleus by density: (position in 0..1, colour), from the palest smudge to the almost
+# black nucleus of a late erythroblast.
 CHROMATIN_RAMP: tuple[tuple[float, Colour], ...] = (
     (0.0, (190, 118, 214)),
     (0.35, (150, 52, 196)),
@@ -31,11 +31,10 @@ class Granules:
     """Granules of one kind.
 
     Attributes:
-      diameter_um: float. Mean diameter in µm, 0.3 (dust-like) to 1.1 (coarse).
-      per_um2: float. Mean number per µm² of cytoplasm, 0.3 (sparse) to 3 (packed).
-      colour: RGB, 0..255.
-      opacity: float in 0..1. 1 hides what lies below.
-      over_nucleus: float in 0..1. How much of that opacity remains over the nucleus.
+      diameter_um: mean diameter in µm, 0.3 (dust-like) to 1.1 (coarse).
+      per_um2: mean number per µm² of cytoplasm, 0.3 (sparse) to 3 (packed).
+      opacity: 0 to 1; at 1, granules hide what is below.
+      over_nucleus: share of the opacity over the nucleus, 0 to 1.
     """
 
     diameter_um: float
@@ -47,30 +46,28 @@ class Granules:
 
 @dataclass(frozen=True)
 class Morphology:
-    """How cells of one class look. Lengths are in µm, areas in µm².
+    """Appearance of the cells of one class. Lengths are in µm, areas in µm².
 
     Attributes:
-      cell_um: (mean, SD) of the cell's diameter, 9 to 19 µm. For a smudge: of the smear.
-      elongation: float. Upper limit of long axis / short axis of the cell, 1 (round) to 1.4.
-      irregularity: float in 0..0.15. Relative amplitude of the waves in the cell's outline.
-      nucleus: str. Which shape: "round", "bean" (one indentation), "folded" (deep indentation
-        with a crease), "cleft" (two halves), "band", "lobed" or "smudge" (no cell around it).
-      nucleus_ratio: (low, high), 0..1. Nuclear diameter / cell diameter, for bands and lobes that
-        of the circle around the nucleus: the nucleus-to-cytoplasm ratio, as lengths.
-      lobes: (fewest, most) lobes of a "lobed" nucleus; (1, 1) elsewhere.
-      lobe_um: float. Diameter of a lobe, or width of the band; 0 where neither exists.
-      indentation: (low, high), 0..1. Depth of the indentation / nuclear radius; 0 where none.
-      eccentricity: (low, high), 0..1. How far the nucleus lies from the centre towards the
-        membrane; 1 touches it.
-      density: float in 0..1. Position on `CHROMATIN_RAMP` about which the chromatin varies.
-      chromatin_um: float. Grain of the chromatin, 0.2 (fine, blast) to 0.7 µm (clumped).
-      chromatin_contrast: float in 0..0.4. Amplitude of the grain on `CHROMATIN_RAMP`.
+      cell_um: (mean, SD) of the cell's diameter, 9 to 19 µm; of a smudge, of the whole smear.
+      elongation: upper limit of long axis / short axis of the cell, 1 (round) to 1.4.
+      irregularity: relative amplitude of the waves in the cell's outline, 0 to 0.15.
+      nucleus: shape: "round", "bean" (one indentation), "folded" (deep indentation with a crease),
+        "cleft" (two halves), "band", "lobed" or "smudge" (no cell around it).
+      nucleus_ratio: (low, high) of nuclear diameter / cell diameter. The diameter of bands and
+        lobes is that of the circle around the nucleus.
+      eccentricity: (low, high) of the nucleus's position, 0 (centre) to 1 (touches the membrane).
+      density: mean position of the chromatin on `CHROMATIN_RAMP`.
+      chromatin_um: grain of the chromatin, 0.2 (fine, blast) to 0.7 µm (clumped).
+      chromatin_contrast: amplitude of the grain on `CHROMATIN_RAMP`, 0 to 0.4.
+      cytoplasm: colour half-way between nucleus and membrane.
+      lobes: (fewest, most) lobes of a "lobed" nucleus.
+      lobe_um: diameter of a lobe, or width of the band.
+      indentation: (low, high) of the depth of an indentation / nuclear radius.
       nucleoli: (fewest, most) paler spots in the nucleus.
-      nucleolus_um: float. Diameter of a nucleolus, 1 to 3 µm; 0 where none.
-      cytoplasm: RGB, 0..255. Colour half-way between nucleus and membrane.
-      rim: float in 0..1. How much deeper the colour is at the membrane (basophilic rim).
-      hof: float in 0..1. How much paler it is beside an eccentric nucleus (the Golgi zone).
-      granules: None or `Granules`.
+      nucleolus_um: diameter of a nucleolus, 1 to 3 µm.
+      rim: how much deeper the colour is at the membrane (basophilic rim), 0 to 1.
+      hof: how much paler it is beside an eccentric nucleus (Golgi zone), 0 to 1.
       vacuoles: (fewest, most) clear vacuoles of 0.6 to 1.3 µm.
     """
 
@@ -98,7 +95,7 @@ class Morphology:
 _FINE_LILAC = Granules(0.35, 2.0, (176, 108, 190), 0.55)
 
 MORPHOLOGY: dict[str, Morphology] = {
-    # Three to five dense lobes on thin filaments in pale pink, dust-like granules.
+    # Three to five dense lobes on thin filaments; pale pink cytoplasm, dust-like granules.
     "NGS": Morphology(
         cell_um=(13.6, 0.8),
         elongation=1.2,
@@ -129,7 +126,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         cytoplasm=(224, 194, 224),
         granules=_FINE_LILAC,
     ),
-    # Small; the dense round nucleus leaves a thin pale blue rim.
+    # Small; a dense round nucleus, and a thin pale blue rim of cytoplasm.
     "LYT": Morphology(
         cell_um=(10.6, 0.8),
         elongation=1.2,
@@ -143,7 +140,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         chromatin_contrast=0.13,
         cytoplasm=(190, 186, 236),
     ),
-    # Larger, of angular outline, with deep blue cytoplasm that darkens at the membrane.
+    # Larger, with an angular outline; deep blue cytoplasm, darker at the membrane.
     "LYA": Morphology(
         cell_um=(15.0, 1.1),
         elongation=1.4,
@@ -158,7 +155,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         cytoplasm=(136, 132, 216),
         rim=0.75,
     ),
-    # Large; folded nucleus of lacy chromatin, dull grey-blue cytoplasm with vacuoles.
+    # Large; folded nucleus with lacy chromatin, dull grey-blue cytoplasm with vacuoles.
     "MON": Morphology(
         cell_um=(15.6, 1.0),
         elongation=1.25,
@@ -174,7 +171,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         granules=Granules(0.3, 0.8, (160, 112, 190), 0.35),
         vacuoles=(2, 7),
     ),
-    # Two, seldom three lobes among packed large orange-red granules.
+    # Two lobes among packed large orange-red granules.
     "EOS": Morphology(
         cell_um=(14.2, 0.9),
         elongation=1.2,
@@ -223,7 +220,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         cytoplasm=(164, 154, 228),
         rim=0.3,
     ),
-    # The largest: eccentric round nucleus, abundant azurophil granules, also over the nucleus.
+    # The largest; eccentric round nucleus, many azurophil granules, also over the nucleus.
     "PMO": Morphology(
         cell_um=(18.2, 1.1),
         elongation=1.2,
@@ -241,7 +238,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         hof=0.5,
         granules=Granules(0.55, 1.7, (136, 22, 146), 0.8, 0.4),
     ),
-    # As in variant promyelocytic leukaemia: two halves of nucleus, a cleft between them.
+    # As in variant promyelocytic leukaemia: a nucleus of two halves with a cleft between them.
     "PMB": Morphology(
         cell_um=(15.2, 1.0),
         elongation=1.25,
@@ -257,7 +254,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         rim=0.2,
         granules=Granules(0.5, 1.0, (142, 30, 150), 0.7, 0.2),
     ),
-    # Oval eccentric nucleus without nucleoli, pinkish cytoplasm of fine granules.
+    # Oval eccentric nucleus without nucleoli, pinkish cytoplasm with fine granules.
     "MYB": Morphology(
         cell_um=(15.4, 1.0),
         elongation=1.2,
@@ -273,7 +270,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         hof=0.2,
         granules=Granules(0.45, 1.8, (182, 92, 166), 0.6, 0.05),
     ),
-    # A bean: indented, not yet a band, in pink cytoplasm.
+    # Bean-shaped nucleus, indented but not yet a band, in pink cytoplasm.
     "MMZ": Morphology(
         cell_um=(13.6, 0.8),
         elongation=1.2,
@@ -288,7 +285,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         cytoplasm=(226, 188, 220),
         granules=Granules(0.4, 1.6, (184, 104, 176), 0.5),
     ),
-    # Larger than the myeloblast, more grey-blue cytoplasm, one big nucleolus.
+    # Larger than a myeloblast; more grey-blue cytoplasm, one big nucleolus.
     "MOB": Morphology(
         cell_um=(17.4, 1.0),
         elongation=1.25,
@@ -306,7 +303,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         rim=0.25,
         vacuoles=(0, 2),
     ),
-    # Small, clean of outline; the nucleus round, black and small in grey-lilac cytoplasm.
+    # Small, with a smooth outline; a small, round, black nucleus in grey-lilac cytoplasm.
     "EBO": Morphology(
         cell_um=(10.6, 0.8),
         elongation=1.12,

@@ -1,6 +1,6 @@
-"""Outlines of cells and the shapes of their nuclei, as soft masks.
+"""Draws outlines of cells and shapes of nuclei as soft masks.
 
-All coordinates are pixels of the drawing grid in a square tile of side `TILE` around the cell.
+Coordinates are pixels of the drawing grid in a square tile of side `TILE` around the cell.
 """
 
 import math
@@ -20,13 +20,13 @@ _ANGLES = np.linspace(0, 2 * math.pi, 72, endpoint=False)
 def make_outline(
     rng: np.random.Generator, radius: float, elongation: float, irregularity: float
 ) -> NDArray[np.float64]:
-    """A closed, smooth, wavy outline around (0, 0).
+    """Makes a closed, smooth, wavy outline around (0, 0).
 
     Args:
       rng: source of all randomness.
-      radius: float > 0. Mean radius.
-      elongation: float >= 1. Upper limit of long axis / short axis.
-      irregularity: float >= 0. Relative amplitude of the waves.
+      radius: mean radius.
+      elongation: upper limit of long axis / short axis, at least 1.
+      irregularity: relative amplitude of the waves.
 
     Returns:
       float64 array (72, 2) of x, y.
@@ -44,41 +44,39 @@ def make_outline(
 
 
 def rotate(points: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
-    """Points (n, 2) turned by `angle` radians about (0, 0)."""
+    """Rotates points (n, 2) by `angle` radians about (0, 0)."""
     c, s = math.cos(angle), math.sin(angle)
     return points @ np.array([[c, s], [-s, c]])
 
 
 def _to_fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Points about (0, 0) as cv2's sub-pixel coordinates (shift=4) in the tile."""
+    """Converts points about (0, 0) to cv2's sub-pixel coordinates (shift=4) in the tile."""
     return np.round((points + CENTRE) * 16).astype(np.int32)
 
 
 def fill(points: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A filled polygon, anti-aliased: uint8 array (TILE, TILE), 0..255."""
+    """Draws an anti-aliased, filled polygon: uint8 array (TILE, TILE), 0..255."""
     canvas = np.zeros((TILE, TILE), np.uint8)
     cv2.fillPoly(canvas, [_to_fixed_point(points)], 255, cv2.LINE_AA, 4)
     return canvas
 
 
-def stroke(
-    canvas: NDArray[np.uint8], points: NDArray[np.float64], width: float, value: int = 255
-) -> None:
-    """Draw an open line with round ends, `width` pixels wide, into `canvas`."""
+def stroke(canvas: NDArray[np.uint8], points: NDArray[np.float64], width: float) -> None:
+    """Draws an open line with round ends, `width` pixels wide, into `canvas`."""
     thickness = max(1, round(width))
-    cv2.polylines(canvas, [_to_fixed_point(points)], False, value, thickness, cv2.LINE_AA, 4)
+    cv2.polylines(canvas, [_to_fixed_point(points)], False, 255, thickness, cv2.LINE_AA, 4)
 
 
 def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 0.12) -> Field:
-    """Round corners off, roughen the edge a little and keep it a few pixels wide.
+    """Rounds corners and roughens the edge, which stays a few pixels wide.
 
     Args:
-      canvas: uint8 array (TILE, TILE), 0..255.
+      canvas: mask (TILE, TILE), 0..255.
       rng: source of all randomness.
-      wobble: float in 0..0.2. Strength of the roughening.
+      wobble: strength of the roughening, 0 to 0.2.
 
     Returns:
-      float32 array (TILE, TILE), 0 outside to 1 inside.
+      float32 array (TILE, TILE), from 0 outside to 1 inside.
     """
     smooth = cv2.GaussianBlur(canvas, (0, 0), 1.6).astype(np.float32)
     smooth *= np.float32(1 / 255)
@@ -93,16 +91,17 @@ def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 
 def draw_nucleus(
     row: Morphology, cell_radius: float, rng: np.random.Generator
 ) -> tuple[Field, NDArray[np.uint8] | None, NDArray[np.float64]]:
-    """The nucleus of a cell that has cytoplasm.
+    """Draws the nucleus of a cell with cytoplasm.
 
     Args:
-      row: the class's row of the table; any `nucleus` but "smudge".
-      cell_radius: float. Radius of the cell in pixels of the drawing grid.
+      row: the class's row of the table; `nucleus` is not "smudge".
+      cell_radius: radius of the cell in pixels of the drawing grid.
       rng: source of all randomness.
 
     Returns:
-      (mask, crease, offset): float32 (TILE, TILE) in 0..1; a uint8 (TILE, TILE) mask of a crease or
-      cleft in 0..255, or None; and the nucleus's offset from the cell's centre, float64 (2,).
+      mask: (TILE, TILE), 0..1.
+      crease: mask (TILE, TILE) of a crease or cleft, 0..255, or None.
+      offset: x, y of the nucleus from the cell's centre.
     """
     radius = cell_radius * rng.uniform(*row.nucleus_ratio)
     direction = rng.uniform(0, 2 * math.pi)
@@ -122,7 +121,7 @@ def draw_nucleus(
 def _draw_lobes(
     row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Lobes on a ring that is left open, each joined to the next by a filament."""
+    """Draws lobes on an open ring, each joined to the next by a filament."""
     number = int(rng.integers(row.lobes[0], row.lobes[1] + 1))
     lobe = row.lobe_um / 2 * GRID_PER_UM * radius / (GRID_PER_UM * row.cell_um[0] * 0.37)
     lobe *= {2: 1.0, 3: 1.08, 4: 0.97, 5: 0.88}[number]
@@ -132,7 +131,7 @@ def _draw_lobes(
     centres = offset + ring[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     canvas = np.zeros((TILE, TILE), np.uint8)
     filament = rng.uniform(0.55, 0.8) * GRID_PER_UM
-    if row.lobe_um > 4:  # plump lobes hang together by a broader bridge
+    if row.lobe_um > 4:  # plump lobes have a broader bridge
         filament *= 1.5
     stroke(canvas, centres, filament)
     for centre, angle in zip(centres, angles, strict=True):
@@ -146,7 +145,7 @@ def _draw_lobes(
 def _draw_band(
     row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A ribbon of even width, bent to a C, a U or an S."""
+    """Draws a ribbon of even width, bent to a C, a U or an S."""
     width = row.lobe_um * GRID_PER_UM * rng.uniform(0.88, 1.12)
     reach = radius - width / 2
     t = np.linspace(-1, 1, 24)
@@ -177,7 +176,7 @@ def _draw_indented(
     facing: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """A round nucleus with no, one or two indentations, and its crease where it has one."""
+    """Draws a round nucleus with up to two indentations, and its crease, if any."""
     points = make_outline(rng, radius, 1.2, 0.05)
     depth = rng.uniform(*row.indentation)
     if depth == 0:
@@ -188,7 +187,7 @@ def _draw_indented(
         points = _dent(points, side, depth, 0.4)
         points = _dent(points, side + math.pi + rng.normal(0, 0.15), depth * 0.8, 0.4)
     else:
-        # What an indentation takes away, the rest of the nucleus makes up for.
+        # Enlarge the nucleus to keep its area in spite of the indentation.
         points = _dent(points * (1 + 0.15 * depth), side, depth, width)
     if row.nucleus == "folded":
         points = _dent(points, side + rng.uniform(1.6, 4.6), rng.uniform(0.1, 0.3), 0.35)
@@ -207,7 +206,7 @@ def _draw_indented(
 def _dent(
     points: NDArray[np.float64], side: float, depth: float, width: float
 ) -> NDArray[np.float64]:
-    """Push an outline in by `depth` of its radius at angle `side`, over `width` radians (SD)."""
+    """Dents an outline at angle `side` by `depth` of its radius, over `width` radians (SD)."""
     angles = np.arctan2(points[:, 1], points[:, 0])
     away = np.angle(np.exp(1j * (angles - side)))
     return points * (1 - depth * np.exp(-0.5 * (away / width) ** 2))[:, None]

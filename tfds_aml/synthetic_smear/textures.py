@@ -1,11 +1,11 @@
 """Banks of random texture, made once per process from a fixed seed and cropped at random.
 
-Filtering fresh noise for each image would take most of the time of drawing it; a crop at a random
-place, mirrored at random, costs nothing and looks as new.
+Filtering new noise for each image would take most of the drawing time; a random, randomly mirrored
+crop costs nothing and looks new.
 
-Everything is drawn on a grid of half the final resolution, `GRID_PER_UM` pixels per µm: a pixel of
-0.14 µm is finer than half of what a light microscope with an oil objective resolves (about
-0.22 µm, remembered textbook figure), so drawing finer would show nothing more.
+Everything is drawn at half the final resolution, `GRID_PER_UM` pixels per µm. A pixel of 0.14 µm is
+below the resolution of a light microscope with an oil objective (about 0.22 µm, remembered textbook
+figure), so a finer grid would show nothing more.
 """
 
 from functools import cache
@@ -25,14 +25,14 @@ _BANK_SEED = 20190  # fixed: the banks are the same for every smear and in every
 
 @cache
 def make_noise_bank(grain_um: float, stretch: float = 1.0) -> Field:
-    """Smooth noise of zero mean and unit variance.
+    """Makes smooth noise of zero mean and unit variance.
 
     Args:
-      grain_um: float > 0. SD in µm of the Gaussian filter, so structures are about twice as wide.
-      stretch: float >= 1. The filter is so many times longer along x: streaks.
+      grain_um: SD of the Gaussian filter in µm; structures are about twice as wide.
+      stretch: how many times longer the filter is along x; above 1, it gives streaks.
 
     Returns:
-      float32 array (BANK_SIDE, BANK_SIDE). Callers must not write to it.
+      float32 array (BANK_SIDE, BANK_SIDE). It is cached: do not write to it.
     """
     rng = np.random.default_rng([_BANK_SEED, round(grain_um * 1000), round(stretch * 1000)])
     white = rng.standard_normal((BANK_SIDE, BANK_SIDE), dtype=np.float32)
@@ -44,11 +44,11 @@ def make_noise_bank(grain_um: float, stretch: float = 1.0) -> Field:
 
 @cache
 def make_granule_bank(diameter_um: float, per_um2: float) -> Field:
-    """Scattered round granules; see `Granules` for the arguments.
+    """Scatters round granules; see `Granules` for the arguments.
 
     Returns:
       float32 array (BANK_SIDE, BANK_SIDE) in 0..1, 1 in the middle of the strongest granules.
-      Callers must not write to it.
+      It is cached: do not write to it.
     """
     rng = np.random.default_rng([_BANK_SEED, round(diameter_um * 1000), round(per_um2 * 1000), 7])
     number = int(per_um2 * (BANK_SIDE / GRID_PER_UM) ** 2)
@@ -65,7 +65,7 @@ def make_granule_bank(diameter_um: float, per_um2: float) -> Field:
 
 @cache
 def make_sensor_noise_bank() -> NDArray[np.uint8]:
-    """Sensor noise around 128 with SD 20: uint8 array (2*BANK_SIDE, 2*BANK_SIDE, 3)."""
+    """Makes sensor noise around 128 with SD 20: uint8 array (2*BANK_SIDE, 2*BANK_SIDE, 3)."""
     rng = np.random.default_rng([_BANK_SEED, 3])
     side = 2 * BANK_SIDE
     white = rng.standard_normal((side, side, 3), dtype=np.float32)
@@ -75,7 +75,7 @@ def make_sensor_noise_bank() -> NDArray[np.uint8]:
 
 
 def crop(bank: NDArray, side: int, rng: np.random.Generator) -> NDArray:
-    """A random square of a bank, mirrored at random: a view (side, side, ...)."""
+    """Returns a random square of a bank, randomly mirrored: a view (side, side, ...)."""
     y, x, mirror = rng.integers(0, (bank.shape[0] - side, bank.shape[1] - side, 4))
     square = bank[y : y + side, x : x + side]
     return square[:: 1 - 2 * (mirror & 1), :: 1 - (mirror & 2)]
