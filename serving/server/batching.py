@@ -1,7 +1,7 @@
-"""How requests share the machine: who may wait, and what is computed together.
+"""How requests share the machine: admission, turns and batches.
 
 Batching is TensorFlow's own: its BatchFunction operation joins the rows of concurrent requests,
-runs a signature once for all of them and hands each request its rows back.
+runs a signature once for all of them and returns each request its rows.
 """
 
 import threading
@@ -20,25 +20,25 @@ from serving.server.configs import BatchingParameters
 from serving.server.errors import RequestError, deadline_error
 
 
-class Entrance:
-    """Says who comes in, and of those who computes at once and who waits for that.
+class AdmissionControl:
+    """Limits queued and running requests. Threads may share it.
 
     Args:
-      running: int. Requests that compute at once, where they are not joined into batches.
-      limit: int. Requests that are in, those that wait included.
+      running: How many requests compute at once, except those that are joined into batches.
+      limit: How many requests may be queued or running; further ones are refused.
     """
 
     def __init__(self, running: int, limit: int):
         self.limit = limit
         self._free_turns = running
-        # Who came first goes first, which no semaphore promises.
+        # First come, first served; a semaphore does not promise that.
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
         self._places = threading.Semaphore(limit)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Lets a request in; raises RequestError if the server is full."""
+    def admit(self) -> Iterator[None]:
+        """Admits a request; raises RequestError if the server is full."""
         if not self._places.acquire(blocking=False):
             raise RequestError(
                 grpc.StatusCode.UNAVAILABLE,
@@ -50,9 +50,9 @@ class Entrance:
             self._places.release()
 
     @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
-        """Waits for a turn, until the deadline (seconds since the epoch); raises RequestError."""
-        self._take_turn(min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX))
+    def take_turn(self, deadline: float) -> Iterator[None]:
+        """Waits for a turn to compute; raises RequestError at the deadline (Unix time)."""
+        self._wait_for_turn(min(max(deadline - time.time(), 0), threading.TIMEOUT_MAX))
         try:
             if time.time() >= deadline:
                 raise deadline_error()
@@ -62,7 +62,7 @@ class Entrance:
                 self._free_turns += 1
                 self._call_next()
 
-    def _take_turn(self, wait_s: float) -> None:
+    def _wait_for_turn(self, wait_s: float) -> None:
         called = threading.Event()
         with self._lock:
             self._waiting.append(called)
@@ -70,22 +70,22 @@ class Entrance:
         if called.wait(wait_s):
             return
         with self._lock:
-            if not called.is_set():  # nor meanwhile
+            if not called.is_set():  # it may have been called since
                 self._waiting.remove(called)
                 raise deadline_error()
 
     def _call_next(self) -> None:
-        """Gives the turns that are free to those who wait longest; with the lock held."""
+        """Gives free turns to the requests that wait longest. The caller holds the lock."""
         while self._free_turns and self._waiting:
             self._free_turns -= 1
             self._waiting.popleft().set()
 
 
 def can_batch(definition: Any) -> bool:
-    """Whether requests to a signature (SignatureDef) can be joined whatever they hold.
+    """Whether any requests to a signature (SignatureDef) can be joined into a batch.
 
-    That is so if each input has a free first dimension and no other free one, and each output a
-    free first dimension. Images of any size could only be joined with others of their size
+    Each input and output must have a variable first dimension, and no input another variable one.
+    Images of variable size could be joined only with those of the same size
     (tensorflow/serving issue 2043).
     """
     inputs = [info.tensor_shape for info in definition.inputs.values()]
@@ -103,14 +103,13 @@ def can_batch(definition: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Batched:
-    """A signature whose requests are joined, added to a session's graph.
+class BatchedSignature:
+    """A signature whose requests are joined into batches, as part of a session's graph.
 
     Attributes:
-      deadlines: tf.Tensor float64 [n]. Placeholder: each row's deadline, seconds since the epoch.
-      inputs: list of tf.Tensor. Placeholders, in the order of the inputs' names.
-      outputs: list of tf.Tensor. Whether each row was computed, bool [n]; then the outputs in the
-        order of their names.
+      deadlines: Placeholder, float64 [n]: each row's deadline as Unix time.
+      inputs: Placeholders, ordered by input name.
+      outputs: Whether each row was computed, bool [n]; then the outputs, ordered by name.
     """
 
     deadlines: Any
@@ -118,7 +117,7 @@ class Batched:
     outputs: list[Any]
 
     def run(self, session: Any, arrays: list[np.ndarray], deadline: float) -> list[np.ndarray]:
-        """Waits for a batch and its computing; raises RequestError and whatever TensorFlow does."""
+        """Runs the rows as part of a batch; raises RequestError or any TensorFlow error."""
         deadlines = np.full(len(arrays[0]), deadline)
         feed = dict(zip([self.deadlines, *self.inputs], [deadlines, *arrays], strict=True))
         computed, *outputs = session.run(self.outputs, feed)
@@ -127,16 +126,15 @@ class Batched:
         return outputs
 
 
-def add_batched(graph: Any, definition: Any, parameters: BatchingParameters) -> Batched:
-    """Adds a batched form of a signature to a graph that a SavedModel was loaded into.
+def add_batched_signature(
+    graph: Any, definition: Any, parameters: BatchingParameters
+) -> BatchedSignature:
+    """Adds a batched form of a signature to the graph that its SavedModel was loaded into.
 
     Args:
-      graph: tf.Graph.
-      definition: SignatureDef, for which `can_batch` holds.
-      parameters: BatchingParameters.
-
-    Returns:
-      Batched.
+      graph: The tf.Graph.
+      definition: A SignatureDef that `can_batch` accepts.
+      parameters: Batch sizes, waiting time and threads.
     """
     inputs = [info for _, info in sorted(definition.inputs.items())]
     outputs = [info.name for _, info in sorted(definition.outputs.items())]
@@ -144,7 +142,7 @@ def add_batched(graph: Any, definition: Any, parameters: BatchingParameters) -> 
         graph.as_graph_def(), [name.partition(":")[0] for name in outputs]
     )
     names = {node.name for node in part.node}
-    # Variables and tables stay outside of the function, which is given their handles.
+    # Variables and tables stay outside of the function, which captures their handles.
     handles = {
         operation.outputs[0].name: operation.outputs[0]
         for operation in graph.get_operations()
@@ -155,7 +153,7 @@ def add_batched(graph: Any, definition: Any, parameters: BatchingParameters) -> 
 
     @tf.autograph.experimental.do_not_convert
     def compute(deadlines: Any, *rows: Any) -> list[Any]:
-        """The signature for the rows that are not too late; zeros for the others."""
+        """Computes the signature for rows before their deadline; others get zeros."""
         in_time = deadlines > tf.timestamp()
         places = tf.where(in_time)
         fed = {
@@ -187,7 +185,7 @@ def add_batched(graph: Any, definition: Any, parameters: BatchingParameters) -> 
             max_enqueued_batches=parameters.max_enqueued_batches,
             num_batch_threads=parameters.num_batch_threads,
             allowed_batch_sizes=list(parameters.allowed_batch_sizes),
-            # The session's queues are told apart by this.
+            # Identifies the queue within the session.
             shared_name=placeholders[0].name,
         )
-    return Batched(placeholders[0], placeholders[1:], batched)
+    return BatchedSignature(placeholders[0], placeholders[1:], batched)

@@ -1,8 +1,7 @@
-"""The configuration files of TensorFlow Serving that the local server reads.
+"""Reads TensorFlow Serving's configuration files (text protos) for the local server.
 
-They are text protos. The messages of `--model-config-file` are the real ones; those of the other
-two files are in no published package, so the fields that are understood here are declared by
-their numbers. What the local server cannot do is refused in words, never passed over.
+`tensorflow-serving-api` ships the messages of `--model-config-file`, but not those of the other two
+files. Their supported fields are declared here by number. Unsupported settings raise UserError.
 """
 
 import os
@@ -21,8 +20,10 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
+from leuko_tf.cli import UserError
+
 # Fields of session_bundle_config.proto and ssl_config.proto in tensorflow/serving 2.19.
-_UNPUBLISHED = """
+_UNSHIPPED = """
     name: "leuko/serving_config.proto"
     syntax: "proto3"
     dependency: "google/protobuf/wrappers.proto"
@@ -44,29 +45,16 @@ _UNPUBLISHED = """
 """.replace('"W"', '".google.protobuf.Int64Value"')
 
 
-class ConfigError(Exception):
-    """A configuration that cannot be served, in words for people.
-
-    Attributes:
-      precondition: bool. Whether the configuration is sound and only does not fit the server's
-        present state.
-    """
-
-    def __init__(self, message: str, *, precondition: bool = False):
-        super().__init__(message)
-        self.precondition = precondition
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """A model to serve.
 
     Attributes:
-      name: str. The name that requests give.
-      base_path: Path. The folder that holds the version folders.
-      latest: int. How many of the newest versions are served; 0 for all.
-      specific: tuple of int. The only versions that are looked at; empty for all.
-      labels: mapping of str to int. The versions' names for requests, such as "stable".
+      name: The name that requests give.
+      base_path: The folder that holds the version folders.
+      latest: How many of the newest versions are served; 0 for all.
+      specific: The only versions that may be served; empty for all.
+      labels: Version numbers by label, such as "stable".
     """
 
     name: str
@@ -78,14 +66,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class BatchingParameters:
-    """How requests are joined into batches; the fields are TensorFlow Serving's.
+    """How requests are joined into batches. Names and defaults are TensorFlow Serving's.
 
     Attributes:
-      max_batch_size: int. Rows of a batch, and of a request.
-      batch_timeout_micros: int. How long a batch's first row waits for others, in microseconds.
-      max_enqueued_batches: int. Batches that wait; beyond them requests are refused.
-      num_batch_threads: int. Batches that are computed at once.
-      allowed_batch_sizes: tuple of int. Batches are padded up to one of these; empty: to none.
+      max_batch_size: Largest number of rows in a batch, and in a request.
+      batch_timeout_micros: How long a batch's first row waits for others, in microseconds.
+      max_enqueued_batches: How many batches may wait; further requests are refused.
+      num_batch_threads: How many batches are computed at once.
+      allowed_batch_sizes: Batches are padded to the next of these sizes; empty: no padding.
     """
 
     max_batch_size: int = 1000
@@ -97,13 +85,13 @@ class BatchingParameters:
 
 @dataclass(frozen=True)
 class SslConfig:
-    """The server's side of TLS, each in PEM form.
+    """The server's TLS settings; keys and certificates in PEM form.
 
     Attributes:
-      server_key: str. The server's private key.
-      server_cert: str. The server's certificate, with those that vouch for it.
-      custom_ca: str. Certificates that clients' own are checked with; empty for none.
-      client_verify: bool. Whether clients without a certificate are refused.
+      server_key: The private key.
+      server_cert: The certificate, followed by its chain.
+      custom_ca: Certificates to verify clients with; empty for none.
+      client_verify: Whether clients without a valid certificate are refused.
     """
 
     server_key: str
@@ -111,8 +99,8 @@ class SslConfig:
     custom_ca: str = ""
     client_verify: bool = False
 
-    def grpc_credentials(self) -> Any:
-        """The grpc.ServerCredentials."""
+    def make_grpc_credentials(self) -> Any:
+        """Returns the grpc.ServerCredentials."""
         import grpc
 
         return grpc.ssl_server_credentials(
@@ -121,14 +109,14 @@ class SslConfig:
             require_client_auth=self.client_verify,
         )
 
-    def http_context(self) -> ssl.SSLContext:
-        """The same for REST, which would otherwise be a door without a lock beside one with.
+    def make_http_context(self) -> ssl.SSLContext:
+        """Returns the same for REST, which must not stay open where gRPC is encrypted.
 
         Raises:
-          ConfigError: the keys and certificates do not hold.
+          UserError: the keys and certificates are invalid or do not belong together.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.TemporaryDirectory() as folder:  # which only this user can read
+        with tempfile.TemporaryDirectory() as folder:  # readable by this user only
             pair = Path(folder) / "pair.pem"
             pair.write_text(f"{self.server_key}\n{self.server_cert}\n")
             try:
@@ -136,8 +124,8 @@ class SslConfig:
                 if self.custom_ca:
                     context.load_verify_locations(cadata=self.custom_ca)
             except ssl.SSLError as error:
-                raise ConfigError(
-                    f"The keys and certificates of --ssl-config-file do not hold: {error}"
+                raise UserError(
+                    f"The keys and certificates in --ssl-config-file are not valid: {error}"
                 ) from None
         if self.client_verify:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -145,44 +133,41 @@ class SslConfig:
 
 
 def read_models(path: Path) -> list[ModelConfig]:
-    """Reads a `--model-config-file`, a ModelServerConfig; raises ConfigError."""
+    """Reads a `--model-config-file`, a ModelServerConfig; raises UserError."""
     from tensorflow_serving.config import model_server_config_pb2
 
-    config = _parse(path, model_server_config_pb2.ModelServerConfig())
+    config = _parse_file(path, model_server_config_pb2.ModelServerConfig())
     try:
-        return model_configs(config)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        return parse_models(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
-def model_configs(config: Any) -> list[ModelConfig]:
-    """The models of a ModelServerConfig message; raises ConfigError."""
+def parse_models(config: Any) -> list[ModelConfig]:
+    """Converts a ModelServerConfig message; raises UserError."""
     if config.WhichOneof("config") != "model_config_list":
-        raise ConfigError(
-            "ServerModelConfig type not supported by HandleReloadConfigRequest."
-            " Only ModelConfigList is currently supported"
-        )
-    models = [_model_config(model) for model in config.model_config_list.config]
+        raise UserError("The configuration must be a model_config_list.")
+    models = [_parse_model(model) for model in config.model_config_list.config]
     for model in models:
         if sum(other.name == model.name for other in models) > 1:
-            raise ConfigError(f"Illegal to list model {model.name} multiple times in config list")
+            raise UserError(f"Model {model.name} is listed more than once.")
     return models
 
 
-def _model_config(model: Any) -> ModelConfig:
+def _parse_model(model: Any) -> ModelConfig:
     if not model.name or not model.base_path:
-        raise ConfigError(f"A model needs a name and a base_path. Received: {{{model}}}")
+        raise UserError(f"A model needs a name and a base_path. Received: {{{model}}}")
     if model.model_platform != "tensorflow":
-        raise ConfigError(
-            f'Model {model.name} needs model_platform: "tensorflow", the only one here.'
+        raise UserError(
+            f'Model {model.name} needs model_platform: "tensorflow", the only one supported.'
             f' Received: "{model.model_platform}"'
         )
     if model.HasField("logging_config"):
-        raise ConfigError(f"Model {model.name}: the local server has no logging_config.")
+        raise UserError(f"Model {model.name}: the local server does not support logging_config.")
     policy = model.model_version_policy
     kind = policy.WhichOneof("policy_choice")
     if kind == "specific" and not policy.specific.versions:
-        raise ConfigError(f"Model {model.name}: the specific version policy names no version.")
+        raise UserError(f"Model {model.name}: the specific version policy names no version.")
     return ModelConfig(
         name=model.name,
         base_path=Path(model.base_path),
@@ -193,8 +178,8 @@ def _model_config(model: Any) -> ModelConfig:
 
 
 def read_batching(path: Path) -> BatchingParameters:
-    """Reads a `--batching-parameters-file`, a BatchingParameters message; raises ConfigError."""
-    message = _parse(path, _unpublished("BatchingParameters"))
+    """Reads a `--batching-parameters-file`, a BatchingParameters message; raises UserError."""
+    message = _parse_file(path, _make_message("BatchingParameters"))
     given = {f.name: getattr(message, f.name) for f, _ in message.ListFields()}
     sizes = tuple(given.pop("allowed_batch_sizes", ()))
     parameters = BatchingParameters(
@@ -202,39 +187,39 @@ def read_batching(path: Path) -> BatchingParameters:
     )
     for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
         if getattr(parameters, name) < 1:
-            raise ConfigError(f"{path}: {name} must be positive.")
+            raise UserError(f"{path}: {name} must be positive.")
     if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != parameters.max_batch_size):
-        raise ConfigError(
-            f"{path}: allowed_batch_sizes must rise and end with max_batch_size"
+        raise UserError(
+            f"{path}: allowed_batch_sizes must increase and end with max_batch_size"
             f" ({parameters.max_batch_size}). Received: {list(sizes)}"
         )
     return parameters
 
 
 def read_ssl(path: Path) -> SslConfig:
-    """Reads an `--ssl-config-file`, an SSLConfig message; raises ConfigError."""
-    message = _parse(path, _unpublished("SSLConfig"))
+    """Reads an `--ssl-config-file`, an SSLConfig message; raises UserError."""
+    message = _parse_file(path, _make_message("SSLConfig"))
     if not message.server_key or not message.server_cert:
-        raise ConfigError(f"{path}: server_key and server_cert are needed, in PEM form.")
+        raise UserError(f"{path}: server_key and server_cert are required, in PEM form.")
     if message.client_verify and not message.custom_ca:
-        raise ConfigError(f"{path}: client_verify needs custom_ca, to check the clients with.")
+        raise UserError(f"{path}: client_verify requires custom_ca, to verify clients with.")
     return SslConfig(**{f.name: value for f, value in message.ListFields()})
 
 
-def _unpublished(name: str) -> Any:
+def _make_message(name: str) -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    file = text_format.Parse(_UNPUBLISHED, descriptor_pb2.FileDescriptorProto())
+    file = text_format.Parse(_UNSHIPPED, descriptor_pb2.FileDescriptorProto())
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
 
 
-def _parse(path: Path, message: Any) -> Any:
-    """Fills the message from a text proto; a ConfigError names the file and the line."""
+def _parse_file(path: Path, message: Any) -> Any:
+    """Fills the message from a text proto; a UserError names the file and the line."""
     try:
         return text_format.Parse(path.read_text(), message)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read {path}: {error}") from None
+        raise UserError(f"Cannot read {path}: {error}") from None
     except text_format.ParseError as error:
         kind = message.DESCRIPTOR.name
-        raise ConfigError(f"{path} is no {kind} in text form: {error}") from None
+        raise UserError(f"{path} is not a {kind} text proto: {error}") from None

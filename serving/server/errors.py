@@ -1,31 +1,24 @@
 """Errors that a request is answered with."""
 
-from typing import Any
-
 import grpc
 
 
 class RequestError(Exception):
-    """A request that is answered with an error.
+    """A request that is answered with a gRPC status code and a message."""
 
-    Attributes:
-      code: grpc.StatusCode.
-      text: str. The status' details, worded as TensorFlow Serving words them.
-    """
-
-    def __init__(self, code: Any, text: str):
+    def __init__(self, code: grpc.StatusCode, text: str):
         super().__init__(text)
         self.code = code
         self.text = text
 
 
 def deadline_error() -> RequestError:
-    """The error of a request that waited longer than its client would."""
+    """Returns DEADLINE_EXCEEDED."""
     return RequestError(
-        grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline passed before the request's turn came."
+        grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline passed while the request was queued."
     )
 
 
 def invalid_argument(text: str) -> RequestError:
-    """The error of a request that no state of the server would make right."""
+    """Returns INVALID_ARGUMENT."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, text)

@@ -1,35 +1,31 @@
-"""The folders that models' versions stand in, and whether one is there in whole."""
+"""Finds the version folders of a model and checks whether they are complete."""
 
 import hashlib
 import time
 from pathlib import Path
 
-from serving.server.configs import ConfigError, ModelConfig
+from leuko_tf.cli import UserError
+from serving.server.configs import ModelConfig
 
 SUMS_FILE = Path("assets.extra") / "SHA256SUMS"
-# A folder without checksums counts as copied in whole when nothing in it changed for so long.
+# A folder without checksums counts as complete when nothing in it changed for this long.
 SETTLED_S = 3.0
 
-# Each file's path, size, time of writing and time of change.
+# Path, size, mtime and ctime of each file.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
-def version_folders(config: ModelConfig) -> list[Path]:
-    """Finds the versions that may be served.
+def find_version_folders(config: ModelConfig) -> list[Path]:
+    """Finds the versions that the configuration allows, newest first.
 
-    Args:
-      config: ModelConfig.
-
-    Returns:
-      list of Path, the newest version first. Folders named by an integer with a `saved_model.pb`
-      in them, if the configuration does not ask for others only.
+    A version is a folder named by an integer that contains a `saved_model.pb`.
 
     Raises:
-      ConfigError: the model's base path is no folder, or there are none.
+      UserError: the model's base path is not a folder or holds no such version.
     """
     base = config.base_path
     if not base.is_dir():
-        raise ConfigError(f"{base} is not a folder: export a model first (leuko_tf.export).")
+        raise UserError(f"{base} is not a folder: export a model first (leuko_tf.export).")
     folders = [
         folder
         for folder in base.iterdir()
@@ -39,63 +35,60 @@ def version_folders(config: ModelConfig) -> list[Path]:
         and (folder / "saved_model.pb").is_file()
     ]
     if not folders:
-        raise ConfigError(
-            f"{base} holds no model that is asked for: a folder named by its version number, such"
-            f" as {base / '1'}, with a saved_model.pb in it is needed (see leuko_tf.export)."
+        raise UserError(
+            f"{base} holds no model to serve: it needs a folder named by a version number, such as"
+            f" {base / '1'}, that contains a saved_model.pb (see leuko_tf.export)."
         )
     return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
 
 
-def fingerprint(folder: Path) -> Fingerprint:
-    """What changes when anything in the folder does."""
+def compute_fingerprint(folder: Path) -> Fingerprint:
+    """Lists every file's state; differs whenever anything in the folder changes."""
     entries = []
     for path in sorted(folder.rglob("*")):
         try:
             stat = path.stat()
-        except OSError:  # gone meanwhile
+        except OSError:  # deleted since
             continue
         entries.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return tuple(entries)
 
 
 def is_growing(folder: Path) -> bool:
-    """Whether something in the folder changed a moment ago."""
-    # The time of change is the kernel's and not, as that of writing may be, the original's.
-    newest = max((changed for *_, changed in fingerprint(folder)), default=0)
+    """Whether anything in the folder changed within the last SETTLED_S seconds."""
+    # ctime is set by the kernel; mtime may be copied from the original.
+    newest = max((changed for *_, changed in compute_fingerprint(folder)), default=0)
     return abs(time.time() - newest / 1e9) < SETTLED_S
 
 
 class Checksums:
-    """Whether folders are there in whole; each state of a folder is read once."""
+    """Verifies the checksums of folders; reads each state of a folder only once."""
 
     def __init__(self) -> None:
         self._errors: dict[Path, tuple[Fingerprint, str]] = {}
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether a folder is not, or no longer, being copied.
+    def is_complete(self, folder: Path) -> bool:
+        """Whether nobody is still copying the folder.
 
-        Its checksums tell, if it has some: they hold from the moment that all is there, and if
-        they do not when nothing changes any more, then the folder is as whole as it will be, and
-        damaged (see `error`). Without checksums it is whole when nothing changes any more; so a
-        folder in which a copy stands still for longer than that may be loaded too early. Publish
-        by renaming, or with checksums.
+        With a checksum file: the checksums match, or nothing changes any more; the folder is then
+        damaged (see `find_error`). Without one: nothing changes any more. So a copy that pauses
+        for longer than SETTLED_S may be loaded too early: publish by renaming, or with checksums.
         """
-        if not (folder / SUMS_FILE).is_file():
-            return not is_growing(folder)
-        return not self.error(folder) or not is_growing(folder)
+        has_sums = (folder / SUMS_FILE).is_file()
+        return not is_growing(folder) or (has_sums and not self.find_error(folder))
 
-    def error(self, folder: Path) -> str:
-        """What contradicts the folder's checksums; empty if nothing, or if it has none."""
+    def find_error(self, folder: Path) -> str:
+        """Describes the first mismatch; empty if there is none or no checksum file."""
         if not (folder / SUMS_FILE).is_file():
             return ""
-        now = fingerprint(folder)
+        now = compute_fingerprint(folder)
         if folder not in self._errors or self._errors[folder][0] != now:
-            self._errors[folder] = (now, _checksum_error(folder))
+            self._errors[folder] = (now, _find_mismatch(folder))
         return self._errors[folder][1]
 
 
-def _checksum_error(folder: Path) -> str:
-    """The first line of SHA256SUMS, with paths from the version's folder, that does not hold."""
+def _find_mismatch(folder: Path) -> str:
+    """Describes the first line of SHA256SUMS that does not match; empty if all do."""
     try:
         for line in (folder / SUMS_FILE).read_text().splitlines():
             wanted, _, name = line.partition(" ")
@@ -103,5 +96,5 @@ def _checksum_error(folder: Path) -> str:
                 if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
                     return f"{name.lstrip(' *')} does not match {SUMS_FILE}"
     except (OSError, ValueError) as error:
-        return f"{SUMS_FILE} does not hold: {error}"
+        return f"Cannot check {SUMS_FILE}: {error}"
     return ""

@@ -1,7 +1,6 @@
-"""JSON of the REST interface to arrays and tf.Examples, and back, as TensorFlow Serving has it."""
+"""Converts JSON of the REST interface to arrays and tf.Examples and back, as TensorFlow Serving."""
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,59 +10,42 @@ import tensorflow as tf
 from tensorflow.core.example import example_pb2
 
 from serving.server.errors import invalid_argument
-from serving.server.servable import type_name
 
-# More than any signature's, and fewer than numpy's limit or Python's of nested calls.
+# More than any signature has, and below the limits of numpy and of Python's recursion.
 MAX_DIMENSIONS = 16
-_KINDS = {bool: "Bool", dict: "Object", list: "Array", str: "String", type(None): "Null"}
 
 
-def columns_of_rows(instances: Any, infos: Any) -> dict[str, list[Any]]:
-    """Each input's rows, from a list of rows."""
-    if not isinstance(instances, list):
-        raise invalid_argument(
-            f"JSON Value: {short(instances)} Excepting 'instances' to be an list/array"
-        )
-    if not instances:
-        raise invalid_argument(f"JSON Value: {short(instances)} No values in 'instances' array")
+def rows_to_columns(instances: Any, infos: Any) -> dict[str, list[Any]]:
+    """Converts `instances`, a list of rows, to a list of values for each input."""
+    if not isinstance(instances, list) or not instances:
+        raise invalid_argument(f"'instances' must be a list of rows, not {abbreviate(instances)}")
     named = [isinstance(instance, dict) and not _is_bytes(instance) for instance in instances]
     if not any(named):
-        if len(infos) > 1:
-            raise invalid_argument(
-                "instances is a plain list, but expecting list of objects as multiple input tensors"
-                " required as per tensorinfo_map"
-            )
-        (name,) = infos
-        return {name: instances}
-    if not all(named):
-        raise invalid_argument(
-            f"Expecting object but got list at item {named.index(False)} of input list"
-            if named[0]
-            else f"Expecting value/list but got object at item {named.index(True)} of input list"
-        )
+        return {_find_only_input(infos, "instances"): instances}
     for position, instance in enumerate(instances):
-        if set(instance) != set(infos):
+        if not named[position] or set(instance) != set(infos):
             raise invalid_argument(
-                f"Failed to process element: {position} of 'instances' list. JSON object:"
-                f" {short(instance)} keys must be equal to: {','.join(sorted(infos))}"
+                f"Element {position} of 'instances' must be an object with the keys"
+                f" {','.join(sorted(infos))}, not {abbreviate(instance)}"
             )
     return {name: [instance[name] for instance in instances] for name in infos}
 
 
-def columns_of_inputs(inputs: Any, infos: Any) -> dict[str, Any]:
-    """Each input's value, from an object of values, or from the value of the only input."""
+def inputs_to_columns(inputs: Any, infos: Any) -> dict[str, Any]:
+    """Converts `inputs`, an object of values or the value of the only input, to such an object."""
     if not isinstance(inputs, dict) or _is_bytes(inputs):
-        if len(infos) > 1:
-            raise invalid_argument(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors"
-                " required as per tensorinfo_map"
-            )
-        (name,) = infos
-        return {name: inputs}
+        return {_find_only_input(infos, "inputs"): inputs}
     for name in infos:
         if name not in inputs:
-            raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid_argument(f"'inputs' lacks {name}.")
     return {name: inputs[name] for name in infos}
+
+
+def _find_only_input(infos: Any, key: str) -> str:
+    if len(infos) > 1:
+        raise invalid_argument(f"'{key}' must name the inputs: {','.join(sorted(infos))}")
+    (name,) = infos
+    return name
 
 
 def _is_bytes(value: Any) -> bool:
@@ -71,7 +53,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def to_array(value: Any, name: str, dtype: int) -> np.ndarray:
-    """An array of an input's type from JSON lists; a RequestError if it is of another."""
+    """Converts JSON lists to an input's array; raises RequestError if the type is wrong."""
     kinds: tuple[type, ...]
     wanted = tf.as_dtype(dtype)
     if wanted == tf.string:
@@ -80,28 +62,24 @@ def to_array(value: Any, name: str, dtype: int) -> np.ndarray:
         kinds = (bool,)
     else:
         kinds = (int,) if wanted.is_integer else (int, float)
-    shape = _shape(value, name)
-    leaves = list(_leaves(value, shape, name))
+    shape = _find_shape(value, name)
+    leaves = list(_flatten(value, shape, name))
     for leaf in leaves:
         if not isinstance(leaf, kinds) or (isinstance(leaf, bool) and wanted != tf.bool):
-            kind = _KINDS.get(type(leaf), "Number")
-            raise invalid_argument(
-                f"JSON Value: {short(leaf)} Type: {kind} is not of expected type:"
-                f" {type_name(dtype)}"
-            )
+            raise invalid_argument(f"Input {name} takes {wanted.name}, not {abbreviate(leaf)}")
     if wanted == tf.string:
         array = np.empty(len(leaves), object)
-        array[:] = [_bytes(leaf) for leaf in leaves]
+        array[:] = [_to_bytes(leaf) for leaf in leaves]
         return array.reshape(shape)
     try:
         return np.array(leaves, wanted.as_numpy_dtype).reshape(shape)
     except OverflowError:
         raise invalid_argument(
-            f"A value of input {name} is too large for {type_name(dtype)}."
+            f"A value of input {name} is out of {wanted.name}'s range."
         ) from None
 
 
-def _shape(value: Any, name: str) -> list[int]:
+def _find_shape(value: Any, name: str) -> list[int]:
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -111,44 +89,32 @@ def _shape(value: Any, name: str) -> list[int]:
     return shape
 
 
-def _leaves(value: Any, shape: list[int], name: str) -> Iterator[Any]:
-    """The values of nested lists; a RequestError unless they fill the shape."""
-    if not isinstance(value, list):
-        if shape:
-            raise invalid_argument(
-                f"JSON Value: {short(value)} of input {name} stands where a list is expected"
-            )
-        yield value
-        return
+def _flatten(value: Any, shape: list[int], name: str) -> Iterator[Any]:
+    """Yields the values of nested lists; raises RequestError unless they fill the shape."""
+    if isinstance(value, list) != bool(shape) or (shape and len(value) != shape[0]):
+        raise invalid_argument(f"The lists of input {name} must have equal lengths and depths.")
     if not shape:
-        raise invalid_argument(f"Encountered list at unexpected level in input {name}")
-    if len(value) != shape[0]:
-        raise invalid_argument(
-            f"Encountered list at unexpected size: {len(value)} in input {name}"
-            f" expected size: {shape[0]}"
-        )
-    if len(shape) == 1 and not any(isinstance(item, list) for item in value):
+        yield value
+    elif len(shape) == 1 and not any(isinstance(item, list) for item in value):
         yield from value
-        return
-    for item in value:
-        yield from _leaves(item, shape[1:], name)
+    else:
+        for item in value:
+            yield from _flatten(item, shape[1:], name)
 
 
-def _bytes(value: Any) -> bytes:
+def _to_bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode(errors="surrogatepass")
-    if not _is_bytes(value):
-        raise invalid_argument(
-            f"JSON Value: {short(value)} not formatted correctly for base64 data"
-        )
     try:
-        return base64.b64decode(value["b64"], validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid_argument("Unable to base64 decode") from None
+        if _is_bytes(value):
+            return base64.b64decode(value["b64"], validate=True)
+    except ValueError:
+        pass  # refused below
+    raise invalid_argument(f'Bytes must be {{"b64": BASE64}}, not {abbreviate(value)}')
 
 
 def to_json(array: Any, name: str) -> Any:
-    """Nested lists of an output; bytes in base64 where the output's name ends in `_bytes`."""
+    """Converts an output to nested lists; bytes to base64 if the name ends in `_bytes`."""
     if array.dtype == object:
         if name.endswith("_bytes"):
             values = [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
@@ -158,36 +124,35 @@ def to_json(array: Any, name: str) -> Any:
         nested[:] = values
         return nested.reshape(array.shape).tolist()
     if array.dtype == np.float32:
-        # The shortest numbers that are these floats: not 0.10000000149 for 0.1.
+        # Shortest decimal form of each float: 0.1, not 0.10000000149.
         array = array.astype(str).astype(np.float64)
     return array.tolist()
 
 
 def to_example(features: Any) -> Any:
-    """A tf.Example from a JSON object of features."""
+    """Converts a JSON object of features to a tf.Example."""
     if not isinstance(features, dict):
-        kind = _KINDS.get(type(features), "Number")
-        raise invalid_argument(f"Example must be JSON object but got JSON {kind}")
+        raise invalid_argument(f"An example must be a JSON object, not {abbreviate(features)}")
     example = example_pb2.Example()
     for name, given in features.items():
         values = given if isinstance(given, list) else [given]
         feature = example.features.feature[name]
         try:
             if all(isinstance(value, str | dict) for value in values):
-                feature.bytes_list.value.extend(map(_bytes, values))
+                feature.bytes_list.value.extend(map(_to_bytes, values))
             elif all(isinstance(value, int) for value in values):
                 feature.int64_list.value.extend(map(int, values))
             elif all(isinstance(value, float) for value in values):
                 feature.float_list.value.extend(values)
             else:
-                raise invalid_argument(f"Unexpected element type in feature: {name}")
+                raise invalid_argument(f"Feature {name} must hold values of one type.")
         except ValueError:
             raise invalid_argument(f"A value of feature {name} is out of range.") from None
     return example
 
 
-def short(value: Any) -> str:
-    """A JSON value for an error's text, cut where it is long."""
+def abbreviate(value: Any) -> str:
+    """Formats a JSON value for an error message, cut after 200 characters."""
     text = ""
     for piece in json.JSONEncoder().iterencode(value):
         text += piece

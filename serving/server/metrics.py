@@ -1,7 +1,7 @@
-"""Counts and latencies of requests for Prometheus, under TensorFlow Serving's names.
+"""Request counts and latencies for Prometheus, under TensorFlow Serving's metric names.
 
-Written out by hand, because Prometheus' own client library would change the first name: it ends
-every counter's name in `_total`.
+The text format is written here because Prometheus' client library appends `_total` to the names of
+counters.
 """
 
 import bisect
@@ -13,7 +13,7 @@ PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNT = ":tensorflow:serving:request_count"
 _LATENCY = ":tensorflow:serving:request_latency"
-# TensorFlow Serving's: 10 microseconds to some 20 minutes.
+# TensorFlow Serving's buckets: 10 microseconds to about 20 minutes.
 _BOUNDS = [10 * 1.8**i for i in range(33)]
 
 
@@ -24,7 +24,7 @@ class _Histogram:
 
 
 class Metrics:
-    """What has been asked since the start. Threads may share it."""
+    """Counts requests since the start. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,13 +37,13 @@ class Metrics:
         """Counts a request.
 
         Args:
-          model: str. The model's name; empty if there is none of the name that was asked for,
-            lest clients make up ever more series.
-          signature: str. The signature's name, likewise.
-          api: str. `Predict` or `Classify`.
-          entrypoint: str. `GRPC` or `REST`.
-          status: str. The gRPC status code's name, such as `OK`.
-          seconds: float. How long it took, its wait for its turn included.
+          model: Name of a served model. Empty for unknown names, or clients could create any
+            number of time series.
+          signature: Name of a signature of the model, or empty in the same way.
+          api: `Predict` or `Classify`.
+          entrypoint: `GRPC` or `REST`.
+          status: Name of the gRPC status code, such as `OK`.
+          seconds: Duration, including the time in the queue.
         """
         micros = seconds * 1e6
         with self._lock:
@@ -52,16 +52,16 @@ class Metrics:
             histogram.counts[bisect.bisect_left(_BOUNDS, micros)] += 1
             histogram.sum += micros
 
-    def page(self) -> str:
-        """All of it in Prometheus' text format; latencies are in microseconds."""
+    def format_page(self) -> str:
+        """Formats all metrics in Prometheus' text format; latencies are in microseconds."""
         with self._lock:
             lines = [f"# TYPE {_COUNT} counter"]
             for (model, signature, status), count in sorted(self._requests.items()):
-                labels = _labels(model_name=model, signature=signature, status=status)
+                labels = _format_labels(model_name=model, signature=signature, status=status)
                 lines.append(f"{_COUNT}{{{labels}}} {count}")
             lines.append(f"# TYPE {_LATENCY} histogram")
             for (model, api, entrypoint), histogram in sorted(self._latencies.items()):
-                labels = _labels(model_name=model, API=api, entrypoint=entrypoint)
+                labels = _format_labels(model_name=model, API=api, entrypoint=entrypoint)
                 total = 0
                 bounds = [*(f"{bound:.6g}" for bound in _BOUNDS), "+Inf"]
                 for bound, count in zip(bounds, histogram.counts, strict=True):
@@ -72,7 +72,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-def _labels(**values: str) -> str:
+def _format_labels(**values: str) -> str:
     escaped = {
         name: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         for name, value in values.items()

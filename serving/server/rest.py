@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface, and the page of metrics.
+"""TensorFlow Serving's REST interface, and the metrics page.
 
 GET  /v1/models/MODEL[/versions/V|/labels/L]           status
 GET  /v1/models/MODEL[/versions/V|/labels/L]/metadata  signatures
@@ -31,24 +31,24 @@ from tensorflow_serving.apis import (
 from serving.server import metrics
 from serving.server.errors import RequestError, invalid_argument
 from serving.server.json_values import (
-    columns_of_inputs,
-    columns_of_rows,
-    short,
+    abbreviate,
+    inputs_to_columns,
+    rows_to_columns,
     to_array,
     to_example,
     to_json,
 )
 from serving.server.servable import DEFAULT_SIGNATURE
-from serving.server.services import METADATA_FIELD, Requests, as_request_errors
+from serving.server.services import METADATA_FIELD, UNIMPLEMENTED_TEXT, Requests, convert_errors
 
 # TensorFlow Serving's --rest_api_timeout_in_ms.
 TIMEOUT_S = 30.0
-# Python refuses to convert thousands of digits.
+# Python raises ValueError for numbers of thousands of digits.
 MAX_VERSION_DIGITS = 19
 MAX_LENGTH_DIGITS = 15
 _MODEL = r"(?i:/v1/models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?"
-_WORK = re.compile(_MODEL + r":(predict|classify|regress)")
-_LOOK = re.compile(_MODEL + r"(?:/(metadata))?")
+_RUN_PATH = re.compile(_MODEL + r":(predict|classify|regress)")
+_READ_PATH = re.compile(_MODEL + r"(?:/(metadata))?")
 _HTTP_STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
@@ -65,17 +65,17 @@ class RestServer(ThreadingHTTPServer):
     """The HTTP server.
 
     Args:
-      address: tuple of host and port; port 0 takes any free one.
-      requests: Requests.
-      max_body_bytes: int. The largest request.
-      tls: ssl.SSLContext, or None for plain HTTP.
+      address: Host and port; port 0 takes any free one.
+      requests: Where requests are admitted and answered.
+      max_body_bytes: Size limit of a request's body.
+      tls: TLS settings, or None for plain HTTP.
 
     Raises:
-      OSError: it cannot listen there.
+      OSError: it cannot listen at the address.
     """
 
     daemon_threads = True
-    # Or a second server on the same port would start and take half the requests.
+    # Otherwise a second server could listen on the same port and take half the requests.
     allow_reuse_port = False
     request_queue_size = 128
 
@@ -94,61 +94,64 @@ class RestServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Binds, without the base class's search for the host's name, which may take seconds."""
+        """Binds without the base class's host name lookup, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def start(self) -> None:
-        """Answers requests, in threads of its own."""
+        """Answers requests in background threads."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def stop(self, grace_s: float) -> None:
-        """Takes no more requests, and waits for those that run, but not longer than `grace_s`."""
+        """Takes no more requests; waits up to `grace_s` seconds for running ones."""
         self.shutdown()
         self.server_close()
         with self.change:
             self.change.wait_for(lambda: self.running == 0, grace_s)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: a client went away, or spoke no HTTP."""
+        """Logs nothing: the client disconnected or did not speak HTTP."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
-    # For a client to send what it has begun, and between its requests.
+    # Seconds that a client may take to send a request, and pause between requests.
     timeout = 30
-    # Headers and body in one packet: or the client's system waits 40 ms to confirm the first.
+    # Sends headers and body in one packet; otherwise delayed acknowledgement costs 40 ms.
     wbufsize = -1
 
     def setup(self) -> None:
         if self.server.tls:
-            # Here, in the connection's own thread, lest one client's handshake hold up others.
+            # In the connection's own thread, so that a slow handshake does not block other clients.
             self.request.settimeout(self.timeout)
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keeps no log of requests, as TensorFlow Serving keeps none."""
+        """Logs no requests; nor does TensorFlow Serving."""
 
     def do_GET(self) -> None:
         if self.path == metrics.PATH:
-            page = self.server.requests.metrics.page()
+            page = self.server.requests.metrics.format_page()
             self._send(HTTPStatus.OK, page, metrics.CONTENT_TYPE)
         else:
-            self._answer(_LOOK)
+            self._answer(_READ_PATH)
 
     def do_POST(self) -> None:
-        self._answer(_WORK)
+        self._answer(_RUN_PATH)
 
     def _answer(self, pattern: re.Pattern[str]) -> None:
         with self.server.change:
             self.server.running += 1
         try:
             try:
-                body = self._body()
-                with as_request_errors():
-                    text = json.dumps(_respond(self.server.requests, self._match(pattern), body))
+                body = self._read_body()
+                match = pattern.fullmatch(self.path)
+                if match is None:
+                    raise invalid_argument(f"Malformed request: {self.command} {self.path}")
+                with convert_errors():
+                    text = json.dumps(_respond(self.server.requests, match, body))
                 status = HTTPStatus.OK
             except RequestError as error:
                 status = _HTTP_STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -159,22 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.running -= 1
                 self.server.change.notify_all()
 
-    def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        match = pattern.fullmatch(self.path)
-        if match is None:
-            raise invalid_argument(f"Malformed request: {self.command} {self.path}")
-        return match
-
-    def _body(self) -> bytes:
+    def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal():
             self.close_connection = True
-            raise invalid_argument("The request's Content-Length is needed, in bytes.")
+            raise invalid_argument("The request needs a Content-Length in bytes.")
         if len(length) > MAX_LENGTH_DIGITS or int(length) > self.server.max_body_bytes:
-            self.close_connection = True  # with the body unread
+            self.close_connection = True  # the body stays unread
             raise RequestError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"Received message larger than max ({length} vs. {self.server.max_body_bytes})",
+                f"The body is larger than max ({length} vs. {self.server.max_body_bytes} bytes).",
             )
         return self.rfile.read(int(length))
 
@@ -189,118 +186,94 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
-    """The JSON of an answer; raises RequestError."""
+    """Returns the answer, ready for JSON; raises RequestError."""
     name, version, label, action = match.groups()
     spec = model_pb2.ModelSpec(name=unquote(name))
     if version is not None:
         if len(version) > MAX_VERSION_DIGITS or int(version) >= 2**63:
-            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
+            raise invalid_argument(f"The version is too large: {version}")
         spec.version.value = int(version)
     if label is not None:
         spec.version_label = unquote(label)
     if action is None:
         status = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return _as_json(requests.status(status))
+        return _message_to_json(requests.get_status(status))
     if action == "metadata":
-        return _metadata(requests, spec)
+        return _get_metadata(requests, spec)
     if action == "regress":
-        raise RequestError(
-            grpc.StatusCode.UNIMPLEMENTED, "The local server does not have this method."
-        )
-    work = _predict if action == "predict" else _classify
+        raise RequestError(grpc.StatusCode.UNIMPLEMENTED, UNIMPLEMENTED_TEXT)
+    run = _predict if action == "predict" else _classify
     deadline = time.time() + TIMEOUT_S
     with requests.admit(spec, action.capitalize(), "REST") as servable:
-        return work(servable, spec, _document(body, spec), deadline)
+        return run(servable, spec, _parse_document(body, spec), deadline)
 
 
-def _metadata(requests: Requests, spec: Any) -> Any:
+def _get_metadata(requests: Requests, spec: Any) -> Any:
     request = get_model_metadata_pb2.GetModelMetadataRequest(
         model_spec=spec, metadata_field=[METADATA_FIELD]
     )
-    response = requests.metadata(request)
+    response = requests.get_metadata(request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[METADATA_FIELD].Unpack(signatures)
     return {
-        "model_spec": _as_json(response.model_spec),
-        "metadata": {METADATA_FIELD: _as_json(signatures)},
+        "model_spec": _message_to_json(response.model_spec),
+        "metadata": {METADATA_FIELD: _message_to_json(signatures)},
     }
 
 
-def _as_json(message: Any) -> Any:
+def _message_to_json(message: Any) -> Any:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
-def _document(body: bytes, spec: Any) -> dict[str, Any]:
-    """The request's JSON object; its signature goes into the ModelSpec."""
-    if not body:
-        raise invalid_argument("JSON Parse error: The document is empty")
+def _parse_document(body: bytes, spec: Any) -> dict[str, Any]:
+    """Parses the request's JSON object; copies its signature name to the ModelSpec."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from None
+        raise invalid_argument(f"The body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {short(document)} Is not object")
+        raise invalid_argument(f"The body must be a JSON object, not {abbreviate(document)}")
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
-        raise invalid_argument(
-            f"JSON Value: {short(document)} not formatted correctly. 'signature_name' key must be"
-            " a string value."
-        )
+        raise invalid_argument(f"'signature_name' must be a string, not {abbreviate(signature)}")
     spec.signature_name = signature
     return document
 
 
 def _predict(servable: Any, spec: Any, document: dict[str, Any], deadline: float) -> Any:
     key = spec.signature_name or DEFAULT_SIGNATURE
-    if key not in servable.definitions:
-        raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
-    infos = servable.definitions[key].inputs
-    rows, columns = "instances" in document, "inputs" in document
-    if rows and columns:
-        raise invalid_argument(
-            f"JSON Value: {short(document)} Not formatted correctly expecting only one of"
-            " 'inputs' or 'instances' keys to exist "
-        )
-    if rows:
-        values = columns_of_rows(document["instances"], infos)
-    elif columns:
-        values = columns_of_inputs(document["inputs"], infos)
+    infos = servable.get_definition(key, grpc.StatusCode.INVALID_ARGUMENT).inputs
+    by_row = "instances" in document
+    if by_row == ("inputs" in document):
+        raise invalid_argument("The body needs either 'instances' or 'inputs'.")
+    if by_row:
+        values = rows_to_columns(document["instances"], infos)
     else:
-        raise invalid_argument("Missing 'inputs' or 'instances' key")
+        values = inputs_to_columns(document["inputs"], infos)
     arrays = {name: to_array(value, name, infos[name].dtype) for name, value in values.items()}
     outputs = servable.run(key, arrays, deadline)
-    count = len(document["instances"]) if rows else None
-    if rows and any(np.shape(array)[:1] != (count,) for array in outputs.values()):
+    count = len(document["instances"]) if by_row else None
+    if by_row and any(np.shape(array)[:1] != (count,) for array in outputs.values()):
         raise invalid_argument(
-            "An output has another number of rows than 'instances'; ask with 'inputs'."
+            "An output and 'instances' differ in their numbers of rows: use 'inputs'."
         )
     answers = {name: to_json(array, name) for name, array in sorted(outputs.items())}
     if len(answers) == 1:
         (only,) = answers.values()
-        return {"predictions" if rows else "outputs": only}
-    if rows:
-        names = list(answers)
-        lines = zip(*answers.values(), strict=True)
-        return {"predictions": [dict(zip(names, line, strict=True)) for line in lines]}
+        return {"predictions" if by_row else "outputs": only}
+    if by_row:
+        rows = zip(*answers.values(), strict=True)
+        return {"predictions": [dict(zip(answers, row, strict=True)) for row in rows]}
     return {"outputs": answers}
 
 
 def _classify(servable: Any, spec: Any, document: dict[str, Any], deadline: float) -> Any:
     request = classification_pb2.ClassificationRequest(model_spec=spec)
     examples = document.get("examples")
-    if "examples" not in document:
-        raise invalid_argument(
-            f"JSON Value: {short(document)} When method is classify, key 'examples' is expected"
-            " and was not found"
-        )
-    if not isinstance(examples, list):
-        raise invalid_argument(
-            f"JSON Value: {short(document)} Expecting 'examples' value to be an list/array"
-        )
-    if not examples:
-        raise invalid_argument(f"JSON Value: {short(document)} 'examples' value is an empty array")
+    if not isinstance(examples, list) or not examples:
+        raise invalid_argument(f"'examples' must be a list of examples, not {abbreviate(examples)}")
     if "context" in document:
         with_context = request.input.example_list_with_context
         with_context.context.CopyFrom(to_example(document["context"]))

@@ -1,7 +1,4 @@
-"""One version of a model, loaded as TensorFlow Serving loads it, and what it answers.
-
-Status codes and texts follow the real server, so that a client cannot tell the two apart.
-"""
+"""Loads one version of a model and runs its signatures; status codes are TensorFlow Serving's."""
 
 import gc
 import math
@@ -23,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from leuko_tf.network.runtimes import OPENVINO, TENSORFLOW
-from serving.server.batching import Entrance, add_batched, can_batch
+from serving.server.batching import AdmissionControl, add_batched_signature, can_batch
 from serving.server.configs import BatchingParameters
 from serving.server.errors import RequestError, invalid_argument
 from serving.server.openvino_runtime import OpenVINOSignatures
@@ -31,12 +28,12 @@ from serving.server.openvino_runtime import OpenVINOSignatures
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 WARM_UP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-# TensorFlow Serving refuses a file with more.
+# TensorFlow Serving's limit.
 MAX_WARM_UP_RECORDS = 1000
-# A TensorProto can stand for more than it holds: one value, to be repeated. No more than a message
-# of the largest size can hold.
+# A TensorProto may repeat its last value, so that few bytes stand for a huge tensor. This limit is
+# the size of the largest message.
 MAX_TENSOR_BYTES = 2**26
-# Rows of a request: an image file of few bytes becomes an array of 2 MB at 400 pixels.
+# Limits a request: an image file of a few bytes becomes an array of 2 MB at 400 pixels.
 MAX_ROWS = 128
 NEVER = math.inf
 
@@ -44,33 +41,33 @@ NEVER = math.inf
 class Servable:
     """One version of a model, loaded.
 
-    It is loaded into a session, the path that TensorFlow Serving takes: whatever does not load
-    there does not load here, and closing the session frees all that the version held.
+    It is loaded into a session, as TensorFlow Serving does: both load the same exports, and closing
+    the session frees all memory of the version.
 
     Args:
-      name: str. The name that requests give.
-      folder: Path. The version's folder, named by an integer, which holds `saved_model.pb`.
-      entrance: Entrance. What is not computed in batches waits there for its turn.
-      batching: BatchingParameters, to join requests; None computes each one for itself.
-      runtime: str. `openvino` computes the network of `serving_default` and `encoded` by OpenVINO,
-        image after image; everything else is TensorFlow's. Defaults to `tensorflow`.
+      name: The name that requests give.
+      folder: The version's folder, named by an integer, which contains `saved_model.pb`.
+      admission: Gives turns to requests that are not batched.
+      batching: How to join requests into batches; None runs each request alone.
+      runtime: `openvino` runs the network of `serving_default` and `encoded` with OpenVINO, image
+        by image. TensorFlow runs everything else.
 
     Raises:
-      Exception: whatever TensorFlow raises for a folder that is not a loadable SavedModel.
+      Exception: any that TensorFlow raises for a SavedModel that does not load.
     """
 
     def __init__(
         self,
         name: str,
         folder: Path,
-        entrance: Entrance,
+        admission: AdmissionControl,
         batching: BatchingParameters | None = None,
         runtime: str = TENSORFLOW,
     ):
         self.name = name
         self.version = int(folder.name)
-        # Until it is warm it passes by the entrance, where requests for other versions wait.
-        self._entrance = Entrance(running=1, limit=1)
+        # Warm-up requests must not wait for requests to other versions.
+        self._admission = AdmissionControl(running=1, limit=1)
         self._batch_rows = min(MAX_ROWS, batching.max_batch_size) if batching else MAX_ROWS
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
@@ -82,34 +79,33 @@ class Servable:
             self.definitions = {
                 key: definition
                 for key, definition in loaded.signature_def.items()
-                # How a SavedModel stores its initialisation.
-                if not key.startswith("__")
+                if not key.startswith("__")  # __saved_model_init_op
             }
             self._batched = {
-                key: add_batched(graph, definition, batching)
+                key: add_batched_signature(graph, definition, batching)
                 for key, definition in self.definitions.items()
                 if batching and can_batch(definition)
             }
             graph.finalize()
-            self._replaced = OpenVINOSignatures(folder) if runtime == OPENVINO else None
+            self._openvino = OpenVINOSignatures(folder) if runtime == OPENVINO else None
             self._warm_up(folder / WARM_UP_FILE)
-            self._entrance = entrance
+            self._admission = admission
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Frees the version's memory; no request may be running."""
+        """Frees the version's memory. No request may be running."""
         self._session.close()
         del self._session
         self._batched = {}
-        self._replaced = None
-        gc.collect()  # graphs are full of cycles
+        self._openvino = None
+        gc.collect()  # graphs contain reference cycles
 
     def _warm_up(self, file: Path) -> None:
-        """Answers the requests that were exported with the model, so that the first is not slow.
+        """Answers the export's warm-up requests, so that the first real one is not slow.
 
-        Those with more rows than this server takes are left out.
+        Skips requests with more rows than this server takes.
         """
         if not file.is_file():
             return
@@ -121,61 +117,55 @@ class Servable:
             kind = log.WhichOneof("log_type")
             if kind == "predict_log":
                 request, answer = log.predict_log.request, self.predict
-                rows = max(map(_rows, request.inputs.values()), default=0)
+                rows = max(map(_count_rows, request.inputs.values()), default=0)
             elif kind == "classify_log":
                 request, answer = log.classify_log.request, self.classify
-                rows = len(_examples(request.input)[1])
+                rows = len(_split_examples(request.input)[1])
             else:
-                raise ValueError(f"{file}: only predict and classify are warmed. Received: {kind}")
+                raise ValueError(
+                    f"{file}: only predict and classify requests can warm up. Received: {kind}"
+                )
             key = request.model_spec.signature_name or DEFAULT_SIGNATURE
             if rows <= (self._batch_rows if key in self._batched else MAX_ROWS):
                 answer(request)
 
     def predict(self, request: Any, deadline: float = NEVER) -> Any:
-        """Runs a signature.
+        """Answers a PredictRequest with a PredictResponse.
 
         Args:
-          request: PredictRequest.
-          deadline: float. Seconds since the epoch; a request whose turn comes later is refused.
-
-        Returns:
-          PredictResponse.
+          request: The request.
+          deadline: Unix time; the request is refused if its turn comes later.
 
         Raises:
-          RequestError: the request does not fit the signature, or is late.
+          RequestError: the request does not fit the signature, or its deadline passed.
           tf.errors.OpError: the graph failed.
         """
         key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        definition = self.definition(key)
+        definition = self.get_definition(key, grpc.StatusCode.FAILED_PRECONDITION)
         _check_names(definition, request.inputs)
-        wanted = _wanted_outputs(definition, request.output_filter)
+        names = _select_outputs(definition, request.output_filter)
         arrays = {
-            name: _array(name, position, info, request.inputs[name])
-            for position, (name, info) in enumerate(sorted(definition.inputs.items()))
+            name: _to_array(name, info, request.inputs[name])
+            for name, info in definition.inputs.items()
         }
         outputs = self.run(key, arrays, deadline)
-        response = predict_pb2.PredictResponse(model_spec=self._spec(signature_name=key))
-        for name in wanted:
-            response.outputs[name].CopyFrom(_tensor_proto(outputs[name]))
+        response = predict_pb2.PredictResponse(model_spec=self._make_spec(signature_name=key))
+        for name in names:
+            response.outputs[name].CopyFrom(_to_tensor_proto(outputs[name]))
         return response
 
     def classify(self, request: Any, deadline: float = NEVER) -> Any:
-        """Runs a classification: ClassificationRequest to -Response; as `predict` otherwise."""
+        """Answers a ClassificationRequest with a ClassificationResponse; see `predict`."""
         key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        if key not in self.definitions:
-            raise invalid_argument(f"No signature was found with the name: {key}")
-        definition = self.definitions[key]
+        definition = self.get_definition(key, grpc.StatusCode.INVALID_ARGUMENT)
         if definition.method_name != CLASSIFY_METHOD:
-            raise invalid_argument(
-                f"Expected classification signature method_name to be {CLASSIFY_METHOD}."
-                f" Was: {definition.method_name}"
-            )
-        rows = _serialized_examples(request.input)
+            raise invalid_argument(f'Signature "{key}" is not for classification: use Predict.')
+        rows = _serialize_examples(request.input)
         if not rows:
-            raise invalid_argument("Input is empty.")
+            raise invalid_argument("The request holds no examples.")
         outputs = self.run(key, {"inputs": np.array(rows, dtype=object)}, deadline)
         response = classification_pb2.ClassificationResponse(
-            model_spec=self._spec(signature_name=key)
+            model_spec=self._make_spec(signature_name=key)
         )
         for labels, scores in zip(outputs["classes"], outputs["scores"], strict=True):
             classes = response.result.classifications.add().classes
@@ -183,51 +173,46 @@ class Servable:
                 classes.add(label=label, score=score)
         return response
 
-    def metadata(self) -> Any:
-        """The signatures, as a GetModelMetadataResponse."""
+    def get_metadata(self) -> Any:
+        """Returns the signatures in a GetModelMetadataResponse."""
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=self.definitions)
-        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._spec())
+        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._make_spec())
         response.metadata["signature_def"].Pack(signatures)
         return response
 
-    def definition(self, key: str) -> Any:
-        """The SignatureDef of a signature; raises RequestError if there is none."""
+    def get_definition(self, key: str, code: grpc.StatusCode) -> Any:
+        """Returns a signature's SignatureDef; raises RequestError(code) if there is none."""
         if key not in self.definitions:
-            raise RequestError(
-                grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{key}" not found.'
-            )
+            raise RequestError(code, f'Signature "{key}" not found.')
         return self.definitions[key]
 
     def run(self, key: str, arrays: dict[str, np.ndarray], deadline: float) -> dict[str, Any]:
-        """Runs a signature.
+        """Runs a signature on all of its inputs; raises as `predict` does.
 
         Args:
-          key: str. The signature's name.
-          arrays: dict of str to numpy.ndarray. Every input, of its type; strings are objects.
-          deadline: float. Seconds since the epoch.
+          key: The signature's name.
+          arrays: Every input, of the signature's type; strings as objects.
+          deadline: Unix time.
 
         Returns:
-          dict of str to numpy.ndarray: every output.
-
-        Raises:
-          RequestError, tf.errors.OpError: as `predict`.
+          Every output.
         """
         definition = self.definitions[key]
         inputs = sorted(definition.inputs.items())
         outputs = sorted(definition.outputs.items())
-        # The real server leaves a wrong shape to the graph, which fails in whichever operation
-        # meets it first; here it is refused before, with the same code and a text that says why.
+        # TensorFlow Serving does not check shapes: the graph fails in some operation. Here the
+        # code is the same, and the message says why.
         for name, info in inputs:
             _check_rows(name, arrays[name].shape)
             shape = tf.TensorShape(info.tensor_shape)
             if not shape.is_compatible_with(arrays[name].shape):
                 raise invalid_argument(
-                    f"input {name} must have shape {shape},"
-                    f" received {tf.TensorShape(arrays[name].shape)}"
+                    f"Input {name} must have shape {shape},"
+                    f" not {tf.TensorShape(arrays[name].shape)}."
                 )
-        if self._replaced and key in self._replaced:
-            with self._entrance.turn(deadline):
-                return self._replaced.run(key, arrays)
+        if self._openvino and key in self._openvino:
+            with self._admission.take_turn(deadline):
+                return self._openvino.run(key, arrays)
         ordered = [arrays[name] for name, _ in inputs]
         batched = self._batched.get(key)
         try:
@@ -235,130 +220,103 @@ class Servable:
                 results = batched.run(self._session, ordered, deadline)
             else:
                 feed = {info.name: array for (_, info), array in zip(inputs, ordered, strict=True)}
-                with self._entrance.turn(deadline):
+                with self._admission.take_turn(deadline):
                     results = self._session.run([info.name for _, info in outputs], feed)
         except UnicodeDecodeError as error:
-            # An operation's message quotes bytes of the request; TensorFlow fails to pass it on.
+            # TensorFlow fails to decode an error message that quotes bytes of the request.
             text = bytes(error.object).decode(errors="replace")
-            raise invalid_argument(_without_places(text)) from None
+            raise invalid_argument(_strip_node_names(text)) from None
         return {
-            # A string without dimensions comes as bytes.
+            # A scalar string comes as bytes.
             name: np.array(result, object) if isinstance(result, bytes) else result
             for (name, _), result in zip(outputs, results, strict=True)
         }
 
-    def _spec(self, **fields: str) -> Any:
+    def _make_spec(self, **fields: str) -> Any:
         spec = model_pb2.ModelSpec(name=self.name, **fields)
         spec.version.value = self.version
         return spec
 
 
 def _check_names(definition: Any, sent: Any) -> None:
-    """A RequestError unless the request's tensors are the signature's inputs."""
+    """Raises RequestError unless the request's tensors are the signature's inputs."""
     expected, given = sorted(definition.inputs), sorted(sent)
-    if len(given) != len(expected):
-        extra = [name for name in given if name not in definition.inputs]
-        missing = [name for name in expected if name not in sent]
+    if given != expected:
         raise invalid_argument(
-            f"input size does not match signature: {len(given)}!={len(expected)}"
-            f" len({{{','.join(given)}}}) != len({{{','.join(expected)}}})."
-            f" Sent extra: {{{','.join(extra)}}}."
-            f" Missing but required: {{{','.join(missing)}}}."
+            f"The signature takes the inputs {{{','.join(expected)}}}, not {{{','.join(given)}}}."
         )
-    for name in expected:
-        if name not in sent:
-            raise invalid_argument(
-                f"Signature input alias: {name}(feed name: {definition.inputs[name].name}) not"
-                " found in request and no default value provided. Inputs expected to be in the"
-                f" request {{{','.join(given)}}}, or default input alias set: "
-            )
 
 
-def _array(name: str, position: int, info: Any, proto: Any) -> np.ndarray:
-    """The array of a TensorProto that has the type which the signature's TensorInfo asks for."""
+def _to_array(name: str, info: Any, proto: Any) -> np.ndarray:
+    """Converts a TensorProto to an array; it must have the type that the TensorInfo gives."""
     if proto.dtype != info.dtype:
-        raise invalid_argument(
-            f"Expects arg[{position}] to be {type_name(info.dtype)}"
-            f" but {type_name(proto.dtype)} is provided"
-        )
+        raise invalid_argument(f"Input {name} must be of type {tf.as_dtype(info.dtype).name}.")
     shape = proto.tensor_shape
     sizes = [dim.size for dim in shape.dim]
     if shape.unknown_rank or any(size < 0 for size in sizes):
-        raise invalid_argument(f"tensor parsing error: {name}")
+        raise invalid_argument(f"Input {name} is not a valid tensor.")
     _check_rows(name, sizes)
-    _check_bytes(name, _size(proto, math.prod(sizes)))
+    _check_bytes(name, _count_bytes(proto, math.prod(sizes)))
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, OverflowError):
-        raise invalid_argument(f"tensor parsing error: {name}") from None
+        raise invalid_argument(f"Input {name} is not a valid tensor.") from None
 
 
-def _rows(proto: Any) -> int:
-    """The size of a TensorProto's first dimension."""
+def _count_rows(proto: Any) -> int:
     return proto.tensor_shape.dim[0].size if proto.tensor_shape.dim else 0
 
 
 def _check_rows(name: str, sizes: Sequence[int]) -> None:
     if sizes and sizes[0] > MAX_ROWS:
-        raise invalid_argument(f"{sizes[0]} rows in {name}: at most {MAX_ROWS} in a request")
+        raise invalid_argument(f"Input {name} has {sizes[0]} rows; a request may have {MAX_ROWS}.")
 
 
 def _check_bytes(name: str, size: int) -> None:
     if size > MAX_TENSOR_BYTES:
-        raise invalid_argument(f"tensor of more than {MAX_TENSOR_BYTES} bytes: {name}")
+        raise invalid_argument(f"Input {name} is larger than {MAX_TENSOR_BYTES} bytes.")
 
 
-def _size(proto: Any, count: int) -> int:
-    """The bytes of a TensorProto's `count` values, once the last of them is repeated."""
-    size = count * tf.as_dtype(proto.dtype).size  # of strings, their places
+def _count_bytes(proto: Any, count: int) -> int:
+    """Computes the size of a TensorProto's `count` values, with its last value repeated."""
+    size = count * tf.as_dtype(proto.dtype).size  # for strings, of their pointers
     lengths = [len(value) for value in proto.string_val]
     if lengths:
         size += sum(lengths) + lengths[-1] * (count - len(lengths))
     return size
 
 
-def type_name(dtype: int) -> str:
-    """A data type's name in TensorFlow's own messages, such as `uint8` or `float`."""
-    if dtype not in types_pb2.DataType.values():
-        return f"unknown dtype enum ({dtype})"
-    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
-
-
-def _wanted_outputs(definition: Any, output_filter: Any) -> list[str]:
-    """The outputs to answer with: all, or those that the request names."""
-    names: list[str] = []
-    for name in output_filter:
+def _select_outputs(definition: Any, output_filter: Any) -> list[str]:
+    """Returns the outputs that the request names, or all."""
+    names = list(output_filter)
+    for name in names:
         if name not in definition.outputs:
             expected = ",".join(sorted(definition.outputs))
-            raise invalid_argument(
-                f"output tensor alias not found in signature: {name}"
-                f" Outputs expected to be in the set {{{expected}}}."
-            )
-        if name in names:
-            raise invalid_argument(f"duplicate output tensor alias: {name}")
-        names.append(name)
+            raise invalid_argument(f"Output {name} not found. The outputs are {{{expected}}}.")
+        if names.count(name) > 1:
+            raise invalid_argument(f"output_filter has {name} more than once.")
     return names or sorted(definition.outputs)
 
 
-def _examples(given: Any) -> tuple[bytes, Any]:
-    """What the tf.Examples of an Input message share, serialized; and the tf.Examples."""
+def _split_examples(given: Any) -> tuple[bytes, Any]:
+    """Returns an Input message's shared context, serialized, and its tf.Examples."""
     if given.WhichOneof("kind") == "example_list_with_context":
         listed = given.example_list_with_context
         return listed.context.SerializeToString(), listed.examples
     return b"", given.example_list.examples
 
 
-def _serialized_examples(given: Any) -> list[bytes]:
-    """The serialized tf.Examples of an Input message, a shared context merged into each."""
-    context, examples = _examples(given)
+def _serialize_examples(given: Any) -> list[bytes]:
+    """Serializes the tf.Examples of an Input message, each merged with the shared context."""
+    context, examples = _split_examples(given)
     _check_rows("inputs", [len(examples)])
     _check_bytes("inputs", len(context) * len(examples))
-    # Messages merge where their bytes are joined.
+    # Joining serialized messages merges them.
     return [context + example.SerializeToString() for example in examples]
 
 
-def _tensor_proto(array: np.ndarray) -> Any:
-    """A TensorProto whose floats come one by one in `float_val`, as the real server sends them."""
+def _to_tensor_proto(array: np.ndarray) -> Any:
+    """Makes a TensorProto with floats in `float_val`, as TensorFlow Serving sends them."""
     if array.dtype != np.float32:
         return tf.make_tensor_proto(array, tf.string if array.dtype == object else None)
     return tensor_pb2.TensorProto(
@@ -368,11 +326,11 @@ def _tensor_proto(array: np.ndarray) -> Any:
     )
 
 
-def operation_text(error: Any) -> str:
-    """The operation's own message, without the places in the graph that TensorFlow adds to it."""
+def format_operation_error(error: tf.errors.OpError) -> str:
+    """Returns the operation's message without the graph nodes that TensorFlow adds."""
     text = error.message.removeprefix("Graph execution error:\n\n")
-    return _without_places(re.sub(r"(?s)^Detected at node .*?\nNode: [^\n]*\n", "", text))
+    return _strip_node_names(re.sub(r"(?s)^Detected at node .*?\nNode: [^\n]*\n", "", text))
 
 
-def _without_places(text: str) -> str:
+def _strip_node_names(text: str) -> str:
     return text.partition("\n\t [[")[0]

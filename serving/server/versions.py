@@ -1,10 +1,11 @@
-"""Which versions of which models are loaded, and how one takes another's place.
+"""Loads and unloads versions of models, and finds the version that a request names.
 
 A version goes from START through LOADING to AVAILABLE, and later through UNLOADING to END. A new
-one is loaded and warm before the old one stops taking requests; the old one then finishes those
-that it has, and is unloaded. So for a while both are in memory.
+version is loaded and warmed up before the old one stops taking requests; the old one is unloaded
+when its last request has ended. Until then both are in memory.
 """
 
+import itertools
 import logging
 import threading
 import time
@@ -18,10 +19,17 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
-from serving.server.configs import ConfigError, ModelConfig
+from leuko_tf.cli import UserError
+from serving.server.configs import ModelConfig
 from serving.server.errors import RequestError, invalid_argument
-from serving.server.folders import Checksums, Fingerprint, fingerprint, is_growing, version_folders
-from serving.server.servable import Servable, operation_text
+from serving.server.folders import (
+    Checksums,
+    Fingerprint,
+    compute_fingerprint,
+    find_version_folders,
+    is_growing,
+)
+from serving.server.servable import Servable, format_operation_error
 
 State = get_model_status_pb2.ModelVersionStatus
 _RECHECK_S = 0.1
@@ -31,7 +39,7 @@ _UNKNOWN = grpc.StatusCode.UNKNOWN.value[0]
 
 @dataclass
 class Version:
-    """A version of a model, from the moment that it is to be loaded."""
+    """A version of a model that is, was or will be loaded."""
 
     number: int
     folder: Path
@@ -44,17 +52,17 @@ class Version:
 
 
 class Models:
-    """The models that are served. Threads may share it.
+    """Keeps the served models. Threads may share it.
 
     Args:
-      load: function of a model's name and a version's folder to a Servable.
+      load: Makes a Servable from a model's name and a version's folder.
     """
 
     def __init__(self, load: Callable[[str, Path], Servable]):
         self._load = load
-        # One at a time changes what is loaded. Requests do not wait for this.
+        # Held while versions are loaded and unloaded. Requests do not wait for it.
         self._work = threading.Lock()
-        # Guards the tables and the versions; told whenever a request ends.
+        # Guards the tables and the versions; notified whenever a request ends.
         self._change = threading.Condition()
         self._configs: dict[str, ModelConfig] = {}
         self._versions: dict[str, list[Version]] = {}
@@ -63,11 +71,11 @@ class Models:
     # Requests.
 
     @contextmanager
-    def servable(self, spec: Any) -> Iterator[Servable]:
-        """Gives the version that a ModelSpec names, which stays loaded meanwhile.
+    def use_servable(self, spec: Any) -> Iterator[Servable]:
+        """Yields the version that a ModelSpec names, and keeps it loaded until the end.
 
         Raises:
-          RequestError: it names none that is available.
+          RequestError: no such version is available.
         """
         with self._change:
             version = self._find(spec)
@@ -82,95 +90,83 @@ class Models:
 
     def _find(self, spec: Any) -> Version:
         if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        available = self._available(spec.name)
-        number = self._number(spec)
-        if number is None:
-            wanted = f"Latest({spec.name})"
-        else:
-            wanted = f"Specific({spec.name}, {number})"
-            available = [version for version in available if version.number == number]
+            raise invalid_argument("model_spec lacks the model's name.")
+        number = self._find_number(spec)
+        available = [v for v in self._list_available(spec.name) if number in (None, v.number)]
         if spec.name not in self._configs or not available:
-            raise RequestError(
-                grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}"
-            )
+            raise _not_found(spec.name, number)
         return max(available, key=lambda version: version.number)
 
-    def _number(self, spec: Any) -> int | None:
-        """The version that a ModelSpec asks for by number or label, or None for the newest."""
+    def _find_number(self, spec: Any) -> int | None:
+        """Returns the version that a ModelSpec names by number or label; None: the newest."""
         if spec.HasField("version"):
             return spec.version.value
         if spec.HasField("version_label"):
             config = self._configs.get(spec.name)
             if config is None or spec.version_label not in config.labels:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+                raise invalid_argument(f"Unknown version label: {spec.version_label}")
             return config.labels[spec.version_label]
         return None
 
-    def statuses(self, spec: Any) -> Any:
-        """The states of a model's versions, or of one, newest first: a GetModelStatusResponse.
+    def get_statuses(self, spec: Any) -> get_model_status_pb2.GetModelStatusResponse:
+        """Returns the states of a model's versions, or of one, newest first.
 
         Raises:
           RequestError: there are none.
         """
         response = get_model_status_pb2.GetModelStatusResponse()
         with self._change:
-            number = self._number(spec)
-            for version in sorted(
-                self._versions.get(spec.name, ()), key=lambda version: -version.number
-            ):
-                if number in (None, version.number):
-                    status = response.model_version_status.add(
-                        version=version.number, state=version.state
-                    )
-                    status.status.error_code = version.error_code
-                    status.status.error_message = version.error
-        if not response.model_version_status:
-            wanted = "any versions" if number is None else f"version {number}"
-            raise RequestError(
-                grpc.StatusCode.NOT_FOUND, f"Could not find {wanted} of model {spec.name}"
-            )
+            number = self._find_number(spec)
+            versions = [v for v in self._versions.get(spec.name, ()) if number in (None, v.number)]
+            for version in sorted(versions, key=lambda v: v.number, reverse=True):
+                status = response.model_version_status.add(
+                    version=version.number, state=version.state
+                )
+                status.status.error_code = version.error_code
+                status.status.error_message = version.error
+        if not versions:
+            raise _not_found(spec.name, number)
         return response
 
-    def newest(self) -> dict[str, int]:
-        """The newest available version of each model."""
+    def find_newest(self) -> dict[str, int]:
+        """Returns the newest available version of each model."""
         with self._change:
             return {
-                name: max(version.number for version in self._available(name))
+                name: max(version.number for version in self._list_available(name))
                 for name in self._configs
             }
 
-    def _available(self, name: str) -> list[Version]:
-        """The model's versions that answer, those loaded last before others of their number."""
+    def _list_available(self, name: str) -> list[Version]:
+        """Lists the model's available versions, the last loaded first."""
         versions = self._versions.get(name, [])
         return [version for version in reversed(versions) if version.state == State.AVAILABLE]
 
-    # Changes of what is loaded.
+    # Loading and unloading.
 
     def start(self, configs: Sequence[ModelConfig]) -> bool:
         """Loads the first models.
 
         Returns:
-          Whether all of them can answer; if not, folders are still being copied: call again.
+          Whether all models are available; if not, folders are still being copied: call again.
 
         Raises:
-          ConfigError: a model has no version, or a version that does not load.
+          UserError: a model has no version, or a version does not load.
         """
         with self._work:
             complete = self._load_all(configs)
-            for version in (v for versions in self._versions.values() for v in versions):
+            for version in itertools.chain(*self._versions.values()):
                 if version.error:
-                    raise ConfigError(f"Cannot load the model in {version.folder}: {version.error}")
+                    raise UserError(f"Cannot load the model in {version.folder}: {version.error}")
             if complete:
-                self._take(configs)
+                self._apply(configs)
         return complete
 
     def reload(self, configs: Sequence[ModelConfig]) -> None:
-        """Changes which models and versions are served, without a gap for those that stay.
+        """Changes the served models and versions without interrupting those that stay.
 
         Raises:
-          ConfigError: a model has no version that loads, or a label names one that is not
-            available; all stays as it was.
+          UserError: a model has no version that loads; nothing changes.
+          RequestError: a label names a version that is not available; nothing changes.
         """
         with self._work:
             try:
@@ -178,116 +174,114 @@ class Models:
                     time.sleep(_RECHECK_S)
                 for config in configs:
                     self._check_labels(config)
-            except ConfigError:
+            except (UserError, RequestError):
                 self._unload_unwanted()
                 raise
-            self._take(configs)
+            self._apply(configs)
 
     def poll(self) -> None:
-        """Looks at the folders: loads what is new, unloads what it replaces."""
+        """Loads new versions and unloads those that they replace."""
         with self._work:
             for config in self._configs.values():
                 self._load_wanted(config)
             self._unload_unwanted()
 
-    def _take(self, configs: Sequence[ModelConfig]) -> None:
+    def _apply(self, configs: Sequence[ModelConfig]) -> None:
         with self._change:
             self._configs = {config.name: config for config in configs}
         self._unload_unwanted()
 
     def _load_all(self, configs: Sequence[ModelConfig]) -> bool:
-        """Whether each model has a version that answers; if not, one may yet be copied in whole."""
+        """Returns whether each model is available; if not, a folder is still being copied."""
         complete = True
         for config in configs:
-            folders = version_folders(config)
+            folders = find_version_folders(config)
             self._load_wanted(config)
             with self._change:
-                available = {version.folder for version in self._available(config.name)}
+                available = {version.folder for version in self._list_available(config.name)}
                 errors = {v.folder: v.error for v in self._versions.get(config.name, ()) if v.error}
             if not available.intersection(folders):
                 if all(folder in errors and not is_growing(folder) for folder in folders):
-                    raise ConfigError(
-                        f"Cannot load the model in {folders[0]}: {errors[folders[0]]}"
-                    )
+                    raise UserError(f"Cannot load the model in {folders[0]}: {errors[folders[0]]}")
                 complete = False
         return complete
 
     def _check_labels(self, config: ModelConfig) -> None:
         with self._change:
-            numbers = {version.number for version in self._available(config.name)}
+            numbers = {version.number for version in self._list_available(config.name)}
         for number in config.labels.values():
             if number not in numbers:
-                raise ConfigError(
-                    f"Request to assign label to version {number} of model {config.name}, which is"
-                    " not currently available for inference",
-                    precondition=True,
+                raise RequestError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"A label names version {number} of model {config.name}, which is not"
+                    " available.",
                 )
 
-    def _wanted(self, config: ModelConfig) -> list[Path]:
-        """The versions to serve of those whose folders are whole and not known to fail."""
+    def _find_wanted(self, config: ModelConfig) -> list[Path]:
+        """Finds the versions to serve; skips incomplete folders and those that failed before."""
         wanted: list[Path] = []
         try:
-            folders = version_folders(config)
-        except ConfigError:  # all gone since they were loaded
+            folders = find_version_folders(config)
+        except UserError:  # all deleted since they were loaded
             folders = []
         for folder in folders:
             if len(wanted) == (config.latest or len(folders)):
                 break
-            known = self._known(config.name, folder)
-            if known is not None and known.error and known.fingerprint == fingerprint(folder):
+            known = self._find_record(config.name, folder)
+            if known and known.error and known.fingerprint == compute_fingerprint(folder):
                 continue
-            is_loaded = known is not None and known.state == State.AVAILABLE
-            if is_loaded or self._checksums.is_whole(folder):
+            is_loaded = known and known.state == State.AVAILABLE
+            if is_loaded or self._checksums.is_complete(folder):
                 wanted.append(folder)
         return wanted
 
-    def _known(self, name: str, folder: Path) -> Version | None:
-        """The newest record of a version that was loaded from a folder."""
+    def _find_record(self, name: str, folder: Path) -> Version | None:
+        """Returns the newest record of a version that was loaded from a folder."""
         with self._change:
             versions = self._versions.get(name, [])
             return next((v for v in reversed(versions) if v.folder == folder), None)
 
     def _load_wanted(self, config: ModelConfig) -> None:
-        for folder in reversed(self._wanted(config)):
-            known = self._known(config.name, folder)
+        for folder in reversed(self._find_wanted(config)):
+            known = self._find_record(config.name, folder)
             if known is None or known.state == State.END:
-                version = Version(int(folder.name), folder, fingerprint(folder))
+                version = Version(int(folder.name), folder, compute_fingerprint(folder))
                 self._load_version(config.name, version)
 
     def _load_version(self, name: str, version: Version) -> None:
-        """Loads a version; one that fails ends with its error."""
+        """Loads a version; on failure its state is END and its error is set."""
         with self._change:
-            # One record for each folder: this one's replaces that of its failure or last end.
+            # One record per folder: this one replaces that of an earlier failure or unloading.
             versions = [v for v in self._versions.get(name, ()) if v.folder != version.folder]
             self._versions[name] = [*versions, version]
             version.state = State.LOADING
+        start = time.perf_counter()
         try:
-            if error := self._checksums.error(version.folder):
+            if error := self._checksums.find_error(version.folder):
                 raise tf.errors.DataLossError(None, None, error)
             servable = self._load(name, version.folder)
         except Exception as error:  # TensorFlow raises many kinds of exception for damaged exports.
             with self._change:
                 version.state = State.END
                 version.error_code = getattr(error, "error_code", _UNKNOWN)
-                text = operation_text(error) if isinstance(error, tf.errors.OpError) else str(error)
+                is_op_error = isinstance(error, tf.errors.OpError)
+                text = format_operation_error(error) if is_op_error else str(error)
                 version.error = text or type(error).__name__
-            if self._configs:  # at the start whoever started it is told
-                _LOG.error(
-                    "Model %s: version %d does not load: %s", name, version.number, version.error
-                )
+            if self._configs:  # otherwise `start` raises it
+                _log_change(name, version, start, "failed to load")
             return
         with self._change:
             version.servable = servable
             version.state = State.AVAILABLE
-        _LOG.info("Model %s: version %d is available.", name, version.number)
+        _log_change(name, version, start, "loaded")
 
     def _unload_unwanted(self) -> None:
-        """Unloads what is not wanted, but of a model that stays never the last version."""
+        """Unloads unwanted versions; never unloads a configured model's last version."""
         for name in list(self._versions):
             config = self._configs.get(name)
-            wanted = set(self._wanted(config)) if config else set()
+            wanted = set(self._find_wanted(config)) if config else set()
             with self._change:
-                available = self._available(name)
+                available = self._list_available(name)
                 kept = [version for version in available if version.folder in wanted]
                 leaving = [version for version in available if version.folder not in wanted]
                 if config and not kept:
@@ -295,10 +289,9 @@ class Models:
                 for version in leaving:
                     version.state = State.UNLOADING
             for version in leaving:
-                self._unload(version)
-                _LOG.info("Model %s: version %d is unloaded.", name, version.number)
+                self._unload(name, version)
             with self._change:
-                # Of what is gone, folder and all, nothing needs telling any more.
+                # Forget ended versions whose folder is gone.
                 self._versions[name] = [
                     version
                     for version in self._versions[name]
@@ -307,7 +300,8 @@ class Models:
                 if not self._versions[name]:
                     del self._versions[name]
 
-    def _unload(self, version: Version) -> None:
+    def _unload(self, name: str, version: Version) -> None:
+        start = time.perf_counter()
         with self._change:
             self._change.wait_for(lambda: version.requests == 0)
             servable, version.servable = version.servable, None
@@ -315,3 +309,19 @@ class Models:
         servable.close()
         with self._change:
             version.state = State.END
+        _log_change(name, version, start, "unloaded")
+
+
+def _not_found(name: str, number: int | None) -> RequestError:
+    wanted = f"Model {name}" if number is None else f"Version {number} of model {name}"
+    return RequestError(grpc.StatusCode.NOT_FOUND, f"{wanted} not found.")
+
+
+def _log_change(name: str, version: Version, start: float, change: str) -> None:
+    """Logs what happened to a version, and how long it took since `start`."""
+    level = logging.ERROR if version.error else logging.INFO
+    seconds = time.perf_counter() - start
+    text = f": {version.error}" if version.error else ""
+    _LOG.log(
+        level, "Model %s version %d %s after %.1f s%s", name, version.number, change, seconds, text
+    )
