@@ -1,20 +1,23 @@
-# make demo    the whole way, from a folder of TIFFs to a served answer (DATA=<TCIA download>)
-# make test    every test
-# make lint    ruff and mypy
-# make bench   how fast it all is but serving, in short; with peers where `pip install .[bench]` was done
-# make setup   the environment, in .venv; the others call it
-# make lock    renews requirements.lock from pyproject.toml
+# make demo       every step on a small example: from a folder of TIFFs to a served answer
+#                 (DATA=<TCIA download> takes real images)
+# make test       every test
+# make test-fast  the tests that need no training, export or server; for the working hour
+# make lint       style, types and import contracts
+# make docs       the documentation site, in build/docs; checks its links
+# make bench      times every stage but serving, in short; with peers if leuko_tf[bench] is installed
+# make setup      the environment, in .venv; the other targets call it
+# make lock       renews requirements.lock from pyproject.toml
 
 SHELL := /bin/bash
 BIN := .venv/bin
 MADE_FROM := .venv/.made-from
-# What an environment depends on: where it stands, and what it was made from.
+# What an environment depends on: its place, and the files that it was made from.
 INPUTS = { pwd; sha256sum requirements.lock pyproject.toml; }
 
 PEERS_THERE = from importlib.util import find_spec as there; \
   exit(not all(map(there, ("torch", "onnx", "onnxruntime", "openvino"))))
 
-.PHONY: demo test lint bench setup lock
+.PHONY: demo test test-fast lint docs bench setup lock
 
 demo: setup
 	@$(BIN)/python -m leuko_tf.demo $(if $(DATA),--data "$(DATA)")
@@ -22,8 +25,16 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2
 
+test-fast: setup
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: setup
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs \
+	  && $(BIN)/python docs/check_links.py build/docs \
+	  && echo "open build/docs/index.html"
 
 bench: setup
 	@peers=$$($(BIN)/python -c '$(PEERS_THERE)' && echo --peers); \
@@ -48,5 +59,6 @@ setup:
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra full --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-emit-index-url --quiet --upgrade -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra full --extra dev --extra docs --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet --upgrade \
+	  -o requirements.lock
