@@ -1,4 +1,4 @@
-"""The way to a server: address, encryption, message sizes, and the options that name them."""
+"""Connections to a server: address, encryption, message sizes, and their command-line options."""
 
 import argparse
 import os
@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 
+from leuko_tf.cli import UserError
+
 ADDRESS_VARIABLE = "LEUKO_SERVING_ADDRESS"
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 DEFAULT_MODEL = "leuko"
@@ -15,17 +17,17 @@ RESEARCH_NOTE = "research use only, not a diagnosis"
 
 # gRPC's own limit of 4 MiB is less than 16 images (tensorflow/serving issue 1382).
 MAX_MESSAGE_BYTES = 64 * 2**20
-# gRPC waits up to two minutes before it connects anew, longer than a request may take in all.
+# By default gRPC waits up to two minutes before it reconnects, longer than a request may take.
 MAX_RECONNECT_MS = 2000
 TIMEOUT_S = 60.0
 
 
-class ServingError(Exception):
-    """A request that failed, in words for people.
+class ServingError(UserError):
+    """A failed request.
 
     Attributes:
-      code: grpc.StatusCode, or None where no request was made or the server answered, but not as
-        an export of this project does.
+      code: grpc.StatusCode, or None if no request was made or the answer is not that of an export
+        of this project.
     """
 
     def __init__(self, message: str, code: Any = None):
@@ -38,39 +40,47 @@ class Tls:
     """The PEM files of an encrypted connection.
 
     Attributes:
-      ca_certificate: Path. What the server's certificate is checked against; None takes the
-        authorities that gRPC knows.
-      client_certificate: Path. What this client shows; None shows nothing.
-      client_key: Path. The private key of `client_certificate`.
+      ca_certificate: Checks the server's certificate. None: gRPC's own certificate authorities.
+      client_certificate: Shown to the server. None shows none.
+      client_key: The private key of `client_certificate`.
     """
 
     ca_certificate: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
 
-    def credentials(self) -> Any:
-        """Reads the files.
-
-        Returns:
-          grpc.ChannelCredentials.
+    def read_credentials(self) -> Any:
+        """Reads the files into grpc.ChannelCredentials.
 
         Raises:
-          ServingError: a file cannot be read or is no PEM file, or a certificate comes without
-            its key or a key without its certificate.
+          ServingError: a file cannot be read or is not a PEM file, or only one of a client's
+            certificate and key is given.
         """
         if bool(self.client_certificate) != bool(self.client_key):
-            raise ServingError("A client's certificate and its key are needed both, or none.")
+            raise ServingError("Give both a client's certificate and its key, or neither.")
+
+        def read(path: Path | None, kind: str) -> bytes | None:
+            return read_pem(path, kind) if path else None
+
         return grpc.ssl_channel_credentials(
-            root_certificates=_pem(self.ca_certificate, "CERTIFICATE"),
-            private_key=_pem(self.client_key, "PRIVATE KEY"),
-            certificate_chain=_pem(self.client_certificate, "CERTIFICATE"),
+            root_certificates=read(self.ca_certificate, "CERTIFICATE"),
+            private_key=read(self.client_key, "PRIVATE KEY"),
+            certificate_chain=read(self.client_certificate, "CERTIFICATE"),
         )
 
 
-def _pem(path: Path | None, kind: str) -> bytes | None:
-    """The file's bytes. gRPC takes any bytes, and says only later that no connection comes off."""
-    if path is None:
-        return None
+def read_pem(path: Path, kind: str) -> bytes:
+    """Reads a PEM file.
+
+    The check matters for clients: gRPC accepts any bytes and only fails to connect later.
+
+    Args:
+      path: The file.
+      kind: What it has to hold, `CERTIFICATE` or `PRIVATE KEY`.
+
+    Raises:
+      ServingError: the file cannot be read or holds no such block.
+    """
     try:
         pem = path.read_bytes()
     except OSError as error:
@@ -83,18 +93,15 @@ def _pem(path: Path | None, kind: str) -> bytes | None:
 def open_channel(
     address: str, tls: Tls | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> grpc.Channel:
-    """Opens a channel, which connects when it is first used and again whenever it has to.
+    """Opens a channel, which connects on first use and reconnects when needed.
 
     Args:
-      address: str. `HOST:PORT` of the server's gRPC port, or `unix:PATH`.
-      tls: Tls. Defaults to no encryption.
-      max_message_bytes: int. Largest request and answer, in bytes. Defaults to 64 MiB.
-
-    Returns:
-      grpc.Channel.
+      address: `HOST:PORT` of the server's gRPC port, or `unix:PATH`.
+      tls: Defaults to no encryption.
+      max_message_bytes: Largest request and answer.
 
     Raises:
-      ServingError: see `Tls.credentials`.
+      ServingError: see `Tls.read_credentials`.
     """
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
@@ -103,29 +110,29 @@ def open_channel(
     ]
     if tls is None:
         return grpc.insecure_channel(address, options)
-    return grpc.secure_channel(address, tls.credentials(), options)
+    return grpc.secure_channel(address, tls.read_credentials(), options)
 
 
-def positive(text: str) -> int:
-    """An argument that is a whole number from 1 up."""
+def parse_positive_int(text: str) -> int:
+    """Parses an argument that must be a whole number of at least 1."""
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 
-def positive_number(text: str) -> float:
-    """An argument that is a finite number above 0."""
+def parse_positive_number(text: str) -> float:
+    """Parses an argument that must be a finite number above 0."""
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
 
 
 def add_options(parser: argparse.ArgumentParser, timeout_s: float = TIMEOUT_S) -> None:
-    """Adds the options that say which model on which server, and how to reach it."""
+    """Adds the options that choose the server, the model and the encryption."""
     group = parser.add_argument_group("server and model")
     group.add_argument(
         "--address",
@@ -139,23 +146,23 @@ def add_options(parser: argparse.ArgumentParser, timeout_s: float = TIMEOUT_S) -
     which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--model-version",
-        type=positive,
+        type=parse_positive_int,
         metavar="N",
         help="the model's version (default: the newest that the server has loaded)",
     )
-    which.add_argument("--label", help="the version that carries this label, such as stable")
+    which.add_argument("--label", help="the version with this label, such as stable")
     group.add_argument(
         "--deadline",
-        type=positive_number,
+        type=parse_positive_number,
         default=timeout_s,
         metavar="SECONDS",
-        help=f"time that one request may take in all (default: {timeout_s:g})",
+        help=f"time limit of one request with all its attempts (default: {timeout_s:g})",
     )
     group.add_argument(
         "--ca-certificate",
         type=Path,
         metavar="PEM",
-        help="encrypt, and check the server's certificate against this one",
+        help="encrypt, and check the server's certificate with this authority's",
     )
     group.add_argument(
         "--client-certificate", type=Path, metavar="PEM", help="certificate to show to the server"
@@ -165,7 +172,7 @@ def add_options(parser: argparse.ArgumentParser, timeout_s: float = TIMEOUT_S) -
     )
 
 
-def tls_of(args: argparse.Namespace) -> Tls | None:
-    """The encryption that the options of `add_options` ask for."""
+def make_tls(args: argparse.Namespace) -> Tls | None:
+    """Makes the Tls of the options of `add_options`; None if they ask for no encryption."""
     files = (args.ca_certificate, args.client_certificate, args.client_key)
     return Tls(*files) if any(files) else None

@@ -1,6 +1,5 @@
-"""What a load test measured: figures from its requests, and a plot of them."""
+"""Results of a load test: summary figures, a table for the terminal, and a plot."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from leuko_tf.cli import write_aside
 
 OK = "OK"
 PERCENTILES = (50, 95, 99)
@@ -18,10 +19,9 @@ class Sample:
     """One request.
 
     Attributes:
-      due_s: float. When it was due, in seconds from the start: sent then (closed loop), or to be
-        sent by the schedule of arrivals (open loop).
-      latency_s: float. From then until it was answered, refused or given up.
-      code: str. `OK`, or the name of gRPC's status code.
+      due_s: When it was sent (closed loop) or scheduled (open loop), in seconds from the start.
+      latency_s: From then until it was answered, refused or given up, in seconds.
+      code: `OK`, or the name of gRPC's status code.
     """
 
     due_s: float
@@ -29,17 +29,17 @@ class Sample:
     code: str
 
 
-def summary(samples: Sequence[Sample], batch: int) -> dict[str, Any]:
-    """Sums up the requests.
+def compute_summary(samples: Sequence[Sample], batch: int) -> dict[str, Any]:
+    """Computes the figures of a load test.
 
     Args:
-      samples: sequence of Sample, in any order.
-      batch: int. Images in each request.
+      samples: In any order.
+      batch: Images in each request.
 
     Returns:
-      dict, ready for JSON: `seconds` from the start to the last end, `requests`, `ok`, `errors`
-      (number by code), `requests_per_s` and `images_per_s` of those that succeeded, and
-      `latency_ms` of those: mean, p50, p95, p99 and max; null if there are none.
+      Ready for JSON: `seconds` from the start to the last end, `requests`, `ok`, `errors` (number
+      by code); of the successful requests `requests_per_s`, `images_per_s` and `latency_ms`
+      (mean, p50, p95, p99 and max; null if there are none).
     """
     latencies_ms = np.array([1000 * s.latency_s for s in samples if s.code == OK])
     seconds = max((s.due_s + s.latency_s for s in samples), default=0.0)
@@ -64,17 +64,40 @@ def summary(samples: Sequence[Sample], batch: int) -> dict[str, Any]:
     }
 
 
+def format_table(result: dict[str, Any]) -> str:
+    """Formats the content of loadtest.json for the terminal."""
+    latency = result["latency_ms"]
+    errors = ", ".join(f"{code} {number:,}" for code, number in result["errors"].items())
+    latencies = "none" if latency is None else "  ".join(f"{k} {v:.1f}" for k, v in latency.items())
+    lines = [
+        format_title(result),
+        f"  answered      {result['ok']:,} of {result['requests']:,} requests in"
+        f" {result['seconds']:.1f} s",
+        f"  throughput    {result['requests_per_s']:.1f} requests/s,"
+        f" {result['images_per_s']:.1f} images/s",
+        f"  errors        {errors or 'none'}",
+        f"  latency (ms)  {latencies}",
+    ]
+    if result["loop"] == "open":
+        lines.append(f"  sent late by  at most {result['sent_late_ms']:.1f} ms")
+    return "\n".join(lines)
+
+
+def format_title(result: dict[str, Any]) -> str:
+    """Formats load, requests, model and server as one line."""
+    load = (
+        f"closed loop, {result['concurrency']} at once"
+        if result["loop"] == "closed"
+        else f"open loop, {result['rate_per_s']:g} per second"
+    )
+    return (
+        f"{load}; {result['signature']}, images in a request: {result['batch']};"
+        f" {result['model']} version {result['model_version']} at {result['address']}"
+    )
+
+
 def plot(samples: Sequence[Sample], title: str, path: Path) -> None:
-    """Draws latency over time, failures marked, and the distribution of the latencies.
-
-    Args:
-      samples: sequence of Sample.
-      title: str. Heading of the figure.
-      path: Path. PNG file to write, whole or not at all.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
+    """Plots latency over time, with failures, and the latencies' distribution to a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -107,9 +130,5 @@ def plot(samples: Sequence[Sample], title: str, path: Path) -> None:
     distribution.margins(x=0.2)
     distribution.set_xlim(left=0)
 
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with write_aside(path) as aside:
         figure.savefig(aside, format="png", dpi=120)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from benchmarks.inference import EXPORTS
 from benchmarks.serve.files import checked, png_files
 from benchmarks.worker import Work
 from leuko_tf.classes import CODES
-from serving.client import PREDICT, Client, predict_request
+from serving.answers import PREDICT, make_request
+from serving.client import Client
 from serving.connection import DEFAULT_MODEL, open_channel
 from serving.local_server import BATCHING_FILE
 from serving.server.configs import BatchingParameters, read_batching
@@ -61,7 +62,7 @@ def answers(
 
     groups = [files[k : k + images] for k in range(0, len(files), images)]
     messages = [
-        predict_request(DEFAULT_MODEL, signature, group).SerializeToString() for group in groups
+        make_request(DEFAULT_MODEL, signature, group).SerializeToString() for group in groups
     ]
     turns = itertools.cycle(messages)
 

@@ -20,7 +20,7 @@ from serving import loadtest
 from serving.client import Client
 from serving.connection import ServingError
 from serving.images import ImageError
-from serving.load_report import OK, Sample, plot, summary
+from serving.load_report import OK, Sample, plot, compute_summary
 from serving.messages import to_array
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def _run(address, *arguments):
 
 
 def test_random_images_are_as_large_as_cells():
-    files = loadtest.random_images()
+    files = loadtest.make_random_images()
     assert len(set(files)) == loadtest.RANDOM_IMAGES
     for file in files:
         with Image.open(io.BytesIO(file)) as image:
@@ -58,19 +58,19 @@ def test_random_images_are_as_large_as_cells():
 
 
 def test_every_image_is_in_a_request():
-    assert loadtest.requests([b"a", b"b", b"c"], 2, "encoded") == [[b"a", b"b"], [b"c", b"a"]]
-    assert loadtest.requests([b"a"], 3, "explain") == [[b"a", b"a", b"a"]]
-    small = loadtest.random_images(3, side=5)
-    arrays = loadtest.requests(small, 2, "serving_default")
+    assert loadtest.make_inputs([b"a", b"b", b"c"], 2, "encoded") == [[b"a", b"b"], [b"c", b"a"]]
+    assert loadtest.make_inputs([b"a"], 3, "explain") == [[b"a", b"a", b"a"]]
+    small = loadtest.make_random_images(3, side=5)
+    arrays = loadtest.make_inputs(small, 2, "serving_default")
     assert [(array.shape, array.dtype) for array in arrays] == [((2, 5, 5, 3), np.uint8)] * 2
     with Image.open(io.BytesIO(small[2])) as image:
         np.testing.assert_array_equal(arrays[1][0], np.asarray(image))
 
 
 def test_arrays_of_several_sizes_are_refused():
-    files = loadtest.random_images(1, side=5) + loadtest.random_images(1, side=6)
+    files = loadtest.make_random_images(1, side=5) + loadtest.make_random_images(1, side=6)
     with pytest.raises(ImageError, match="one size"):
-        loadtest.requests(files, 2, "serving_default")
+        loadtest.make_inputs(files, 2, "serving_default")
 
 
 def test_a_large_folder_gives_some_of_its_images(tmp_path, monkeypatch):
@@ -82,19 +82,19 @@ def test_a_large_folder_gives_some_of_its_images(tmp_path, monkeypatch):
 
 
 def test_images_that_the_server_marks_as_invalid_are_not_measured(stand_in):
-    (good, bad) = loadtest.random_images(2, side=5)
+    (good, bad) = loadtest.make_random_images(2, side=5)
     stand_in.problems = {bad: "too small"}
     with Client(stand_in.address) as client:
-        assert loadtest.check(client, "encoded", [[good]]) == VERSION
+        assert loadtest.check_inputs(client, "encoded", [[good]]) == VERSION
         with pytest.raises(ServingError, match=r"invalid\. too small"):
-            loadtest.check(client, "encoded", [[good], [bad]])
+            loadtest.check_inputs(client, "encoded", [[good], [bad]])
 
 
 # When it is sent.
 
 
 def test_arrivals_are_a_poisson_process():
-    due = np.array(loadtest.arrivals(50, 400, random.Random(3)))
+    due = np.array(loadtest.draw_arrivals(50, 400, random.Random(3)))
     gaps = np.diff(due, prepend=0)
     assert due[-1] < 400
     assert (gaps > 0).all()
@@ -110,13 +110,13 @@ def test_a_closed_loop_keeps_its_number_of_requests_under_way():
         together.wait(timeout=30)
         return OK
 
-    samples = loadtest.closed_loop(send, 3, 1.0, lambda: float(len(rounds) == 4))
+    samples = loadtest.run_closed_loop(send, 3, 1.0, lambda: float(len(rounds) == 4))
     assert [s.code for s in samples] == [OK] * 12
 
 
 def test_an_open_loop_counts_latency_from_when_a_request_was_due():
     """A server that answers nothing for a second: the requests due meanwhile have waited for it."""
-    samples, late = loadtest.open_loop(lambda end: end(OK), [0.1, 0.5, 0.9], lambda: 1.0)
+    samples, late = loadtest.run_open_loop(lambda end: end(OK), [0.1, 0.5, 0.9], lambda: 1.0)
     assert [(s.due_s, round(s.latency_s, 6)) for s in samples] == [
         (0.1, 0.9),
         (0.5, 0.5),
@@ -134,7 +134,7 @@ def test_an_open_loop_waits_for_no_answer_but_the_last(monkeypatch):
             for each in waiting:
                 each(OK)
 
-    samples, _ = loadtest.open_loop(begin, [0.0, 0.0, 0.0], time.perf_counter)
+    samples, _ = loadtest.run_open_loop(begin, [0.0, 0.0, 0.0], time.perf_counter)
     assert len(samples) == 3
 
     monkeypatch.setattr(loadtest, "MAX_UNANSWERED", 2)
@@ -143,7 +143,7 @@ def test_an_open_loop_waits_for_no_answer_but_the_last(monkeypatch):
     def begin_later(end):
         threading.Timer(0.2, end, (OK,)).start()
 
-    samples, _ = loadtest.open_loop(begin_later, [0.0] * 5, time.perf_counter)
+    samples, _ = loadtest.run_open_loop(begin_later, [0.0] * 5, time.perf_counter)
     assert sorted(s.code for s in samples) == [loadtest.NOT_SENT] * 3 + [OK] * 2
 
 
@@ -154,7 +154,7 @@ def test_summary_of_known_requests():
     samples = [Sample(0.1 * i, 0.001 * (i + 1), OK) for i in range(100)]
     samples += [Sample(1.0, 5.0, "UNAVAILABLE"), Sample(15.0, 5.0, "DEADLINE_EXCEEDED")]
     random.Random(0).shuffle(samples)
-    assert summary(samples, batch=4) == {
+    assert compute_summary(samples, batch=4) == {
         "seconds": 20.0,
         "requests": 102,
         "ok": 100,
@@ -167,7 +167,7 @@ def test_summary_of_known_requests():
 
 def test_summary_and_plot_without_success(tmp_path):
     samples = [Sample(0.0, 0.5, "UNAVAILABLE")]
-    result = summary(samples, batch=1)
+    result = compute_summary(samples, batch=1)
     assert (result["ok"], result["latency_ms"], result["requests_per_s"]) == (0, None, 0.0)
     for given in (samples, []):
         plot(given, "none", tmp_path / "p.png")

@@ -150,14 +150,14 @@ def test_folders_stand_for_their_images(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = images.image_files(["first.png", tmp_path])
+    found = images.find_image_files(["first.png", tmp_path])
     expected = ["a.tiff", "b.PNG", "inner/c.jpeg"]
     assert found == [Path("first.png"), *(tmp_path / name for name in expected)]
 
 
 def test_a_folder_without_images_is_told(tmp_path):
     with pytest.raises(ImageError, match="without PNG, JPEG or TIFF files"):
-        images.image_files([tmp_path])
+        images.find_image_files([tmp_path])
 
 
 # Overlays.
@@ -166,7 +166,7 @@ def test_a_folder_without_images_is_told(tmp_path):
 def test_colours_of_overlays_are_near_magma():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     black = Image.new("RGB", (16, 16))
-    ours = np.asarray(images.overlay(black, levels)) / images._OVERLAY_OPACITY
+    ours = np.asarray(images.draw_overlay(black, levels)) / images._OVERLAY_OPACITY
     magma = matplotlib.colormaps["magma"](levels)[..., :3] * 255
     np.testing.assert_allclose(ours, magma, atol=12)
 
@@ -175,7 +175,7 @@ def test_an_overlay_covers_the_whole_image_and_lets_it_through():
     image = Image.new("L", (30, 20))
     image.paste(255, (15, 0, 30, 20))
     saliency = np.array([[0, 0], [255, 255]], np.uint8)
-    result = np.asarray(images.overlay(image, saliency)).astype(int)
+    result = np.asarray(images.draw_overlay(image, saliency)).astype(int)
     assert result.shape == (20, 30, 3)
     assert (result[-1] - result[0]).min() > 50  # bright below, where the map is
     assert (result[:, -1] - result[:, 0]).min() > 50  # and right, where the image is
@@ -187,7 +187,7 @@ def test_an_overlay_lies_where_the_network_looked(width, height):
     bright = np.zeros((20, 20), np.uint8)
     bright[9, 12] = 255
     black = Image.new("RGB", (width, height))
-    result = np.asarray(images.overlay(black, bright, field=20)).sum(axis=2)
+    result = np.asarray(images.draw_overlay(black, bright, field=20)).sum(axis=2)
     assert result.shape == (height, width)
     top, left = (height - 20) // 2, (width - 20) // 2
     assert np.unravel_index(result.argmax(), result.shape) == (top + 9, left + 12)
