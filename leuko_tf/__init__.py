@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from leuko_tf.extras import explain_missing_packages
+from leuko_tf.startup import prepare_command
 
 if TYPE_CHECKING:
     from leuko_tf.api import CODES, explain, load_model, predict, read_image
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 # Python sets this while `python -m leuko_tf.x` looks for its module: a command, not an import.
 if sys.argv[:1] == ["-m"]:
-    explain_missing_packages()
+    prepare_command()
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,6 @@ def run(main: Callable[[], None]) -> None:
     """Runs a command. A `UserError` or `OSError` ends it with one message and status 1."""
     # TensorFlow's log lines would bury our message; its real failures raise exceptions as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not sys.stderr.isatty():  # a log file gets a line of progress now and then, not ten a second
-        os.environ.setdefault("TQDM_MININTERVAL", "30")
     try:
         main()
     except (UserError, OSError) as error:

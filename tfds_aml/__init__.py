@@ -8,15 +8,10 @@ then this package loads no TensorFlow, so that commands like the synthetic smear
 """
 
 import importlib
-import sys
 
 import wrapt
 
-from leuko_tf.extras import explain_missing_packages
-
-# Python sets this while `python -m tfds_aml.x` looks for its module: a command, not an import.
-if sys.argv[:1] == ["-m"]:
-    explain_missing_packages()
+import leuko_tf  # noqa: F401  # prepares commands: `leuko_tf.startup`
 
 DATASETS = ("aml_cytomorphology_lmu", "pbc_barcelona")
 

@@ -1,9 +1,6 @@
-"""Ends a command with one message when a package is missing; it names the extra to install.
+"""What every command does first, before the packages that it needs are imported."""
 
-Modules import packages at their top, before any code of the command runs. Only `sys.excepthook`
-sees all of these errors.
-"""
-
+import os
 import sys
 from types import TracebackType
 
@@ -13,9 +10,16 @@ CLIENT_PACKAGES = ("google", "grpc", "numpy", "PIL", "tqdm")
 OWN_PACKAGES = ("leuko_tf", "serving", "tfds_aml")
 
 
-def explain_missing_packages() -> None:
-    """Prints a message instead of a stack trace for every missing package from now on."""
+def prepare_command() -> None:
+    """Prepares this process to run `python -m <one of our modules>`.
+
+    A missing package ends it with one message that names the extra to install: modules import
+    packages at their top, so that only `sys.excepthook` sees all of these errors. And progress bars
+    write to a log file every half minute, not ten times a second; tqdm reads that at its import.
+    """
     sys.excepthook = _print_missing_package
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
 
 
 def _print_missing_package(
