@@ -190,13 +190,13 @@ def _watch(models: "Models", wait_s: float) -> None:
     """Looks for new versions every `wait_s` seconds in a background thread; 0: never."""
 
     def watch() -> None:
-        while not never.wait(wait_s):
+        while True:
+            time.sleep(wait_s)
             try:
                 models.poll()
             except Exception:  # the file system may be unavailable for a while
                 _LOG.exception("Cannot look for new versions")
 
-    never = threading.Event()
     if wait_s:
         threading.Thread(target=watch, daemon=True).start()
 

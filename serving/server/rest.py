@@ -24,7 +24,6 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
-    get_model_status_pb2,
     model_pb2,
 )
 
@@ -43,10 +42,9 @@ from serving.server.services import METADATA_FIELD, UNIMPLEMENTED_TEXT, Requests
 
 # TensorFlow Serving's --rest_api_timeout_in_ms.
 TIMEOUT_S = 30.0
-# Python raises ValueError for numbers of thousands of digits.
-MAX_VERSION_DIGITS = 19
+# Python refuses to convert thousands of digits.
 MAX_LENGTH_DIGITS = 15
-_MODEL = r"(?i:/v1/models)/([^/:]+)(?:/(?i:versions)/(\d+)|/(?i:labels)/([^/:]+))?"
+_MODEL = r"(?i:/v1/models)/([^/:]+)(?:/(?i:versions)/(\d{1,19})|/(?i:labels)/([^/:]+))?"
 _RUN_PATH = re.compile(_MODEL + r":(predict|classify|regress)")
 _READ_PATH = re.compile(_MODEL + r"(?:/(metadata))?")
 _HTTP_STATUS = {
@@ -84,7 +82,7 @@ class RestServer(ThreadingHTTPServer):
         address: tuple[str, int],
         requests: Requests,
         max_body_bytes: int,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None,
     ):
         self.requests = requests
         self.max_body_bytes = max_body_bytes
@@ -190,14 +188,13 @@ def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
     name, version, label, action = match.groups()
     spec = model_pb2.ModelSpec(name=unquote(name))
     if version is not None:
-        if len(version) > MAX_VERSION_DIGITS or int(version) >= 2**63:
+        if int(version) >= 2**63:
             raise invalid_argument(f"The version is too large: {version}")
         spec.version.value = int(version)
     if label is not None:
         spec.version_label = unquote(label)
     if action is None:
-        status = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return _message_to_json(requests.get_status(status))
+        return _message_to_json(requests.models.get_statuses(spec))
     if action == "metadata":
         return _get_metadata(requests, spec)
     if action == "regress":
@@ -209,10 +206,8 @@ def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
 
 
 def _get_metadata(requests: Requests, spec: Any) -> Any:
-    request = get_model_metadata_pb2.GetModelMetadataRequest(
-        model_spec=spec, metadata_field=[METADATA_FIELD]
-    )
-    response = requests.get_metadata(request)
+    with requests.models.use_servable(spec) as servable:
+        response = servable.get_metadata()
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[METADATA_FIELD].Unpack(signatures)
     return {
@@ -274,12 +269,10 @@ def _classify(servable: Any, spec: Any, document: dict[str, Any], deadline: floa
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
         raise invalid_argument(f"'examples' must be a list of examples, not {abbreviate(examples)}")
+    listed = request.input.example_list_with_context
     if "context" in document:
-        with_context = request.input.example_list_with_context
-        with_context.context.CopyFrom(to_example(document["context"]))
-        with_context.examples.extend(map(to_example, examples))
-    else:
-        request.input.example_list.examples.extend(map(to_example, examples))
+        listed.context.CopyFrom(to_example(document["context"]))
+    listed.examples.extend(map(to_example, examples))
     result = servable.classify(request, deadline).result
     return {
         "results": [

@@ -132,12 +132,9 @@ class Servable:
     def predict(self, request: Any, deadline: float = NEVER) -> Any:
         """Answers a PredictRequest with a PredictResponse.
 
-        Args:
-          request: The request.
-          deadline: Unix time; the request is refused if its turn comes later.
-
         Raises:
-          RequestError: the request does not fit the signature, or its deadline passed.
+          RequestError: the request does not fit the signature, or its turn comes after the
+            deadline (Unix time).
           tf.errors.OpError: the graph failed.
         """
         key = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -187,15 +184,12 @@ class Servable:
         return self.definitions[key]
 
     def run(self, key: str, arrays: dict[str, np.ndarray], deadline: float) -> dict[str, Any]:
-        """Runs a signature on all of its inputs; raises as `predict` does.
+        """Runs a signature on all of its inputs and returns all outputs; raises as `predict` does.
 
         Args:
           key: The signature's name.
-          arrays: Every input, of the signature's type; strings as objects.
+          arrays: The inputs, of the signature's types; strings as objects.
           deadline: Unix time.
-
-        Returns:
-          Every output.
         """
         definition = self.definitions[key]
         inputs = sorted(definition.inputs.items())
@@ -300,10 +294,8 @@ def _select_outputs(definition: Any, output_filter: Any) -> list[str]:
 
 def _split_examples(given: Any) -> tuple[bytes, Any]:
     """Returns an Input message's shared context, serialized, and its tf.Examples."""
-    if given.WhichOneof("kind") == "example_list_with_context":
-        listed = given.example_list_with_context
-        return listed.context.SerializeToString(), listed.examples
-    return b"", given.example_list.examples
+    shared = given.example_list_with_context  # empty if the message has an example_list
+    return shared.context.SerializeToString(), shared.examples or given.example_list.examples
 
 
 def _serialize_examples(given: Any) -> list[bytes]:

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
-    get_model_status_pb2,
     model_management_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -36,13 +36,13 @@ MAX_DETAILS = 1000
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+@dataclass(frozen=True)
 class Requests:
-    """Answers requests that come by gRPC or REST."""
+    """Gives requests that come by gRPC or REST access to the models."""
 
-    def __init__(self, models: Models, admission: AdmissionControl, metrics: Metrics):
-        self.models = models
-        self.admission = admission
-        self.metrics = metrics
+    models: Models
+    admission: AdmissionControl
+    metrics: Metrics
 
     @contextmanager
     def admit(self, spec: Any, api: str, entrypoint: str) -> Iterator[Servable]:
@@ -78,19 +78,6 @@ class Requests:
             seconds = time.perf_counter() - start
             self.metrics.record(model, signature, api, entrypoint, status, seconds)
 
-    def get_metadata(self, request: Any) -> Any:
-        """Answers a GetModelMetadataRequest; raises RequestError."""
-        check_spec(request)
-        if set(request.metadata_field) != {METADATA_FIELD}:
-            raise invalid_argument(f'metadata_field must be "{METADATA_FIELD}".')
-        with self.models.use_servable(request.model_spec) as servable:
-            return servable.get_metadata()
-
-    def get_status(self, request: Any) -> get_model_status_pb2.GetModelStatusResponse:
-        """Answers a GetModelStatusRequest; raises RequestError."""
-        check_spec(request)
-        return self.models.get_statuses(request.model_spec)
-
 
 @contextmanager
 def convert_errors() -> Iterator[None]:
@@ -99,6 +86,8 @@ def convert_errors() -> Iterator[None]:
         yield
     except RequestError:
         raise
+    except UserError as error:
+        raise invalid_argument(str(error)) from None
     except tf.errors.OpError as error:
         raise RequestError(_STATUS_CODES[error.error_code], format_operation_error(error)) from None
     except Exception as error:
@@ -106,16 +95,18 @@ def convert_errors() -> Iterator[None]:
         raise RequestError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from None
 
 
-def check_spec(request: Any) -> None:
+def _check_spec(request: Any) -> None:
     """Raises RequestError unless the request names a model."""
     if not request.HasField("model_spec"):
         raise invalid_argument("The request lacks a model_spec.")
 
 
-def _answer(function: Callable[[Any], Any], request: Any, context: Any) -> Any:
+@contextmanager
+def _abort_on_error(context: Any) -> Iterator[None]:
+    """Ends the call with the code and message of any exception."""
     try:
         with convert_errors():
-            return function(request)
+            yield
     except RequestError as error:
         context.abort(error.code, error.text[:MAX_DETAILS])
 
@@ -126,9 +117,8 @@ def _compute_deadline(context: Any) -> float:
     return NEVER if remaining is None else time.time() + remaining
 
 
-def _refuse_method(request: Any, context: Any) -> NoReturn:
+def _refuse_method(request: Any, context: Any) -> None:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, UNIMPLEMENTED_TEXT)
-    raise AssertionError("abort returned")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -149,17 +139,18 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers a GetModelMetadataRequest with a GetModelMetadataResponse."""
-        return _answer(self._requests.get_metadata, request, context)
+        with _abort_on_error(context):
+            _check_spec(request)
+            if set(request.metadata_field) != {METADATA_FIELD}:
+                raise invalid_argument(f'metadata_field must be "{METADATA_FIELD}".')
+            with self._requests.models.use_servable(request.model_spec) as servable:
+                return servable.get_metadata()
 
     def _run(self, api: str, method: Callable[..., Any], request: Any, context: Any) -> Any:
-        deadline = _compute_deadline(context)
-
-        def run(request: Any) -> Any:
-            check_spec(request)
+        with _abort_on_error(context):
+            _check_spec(request)
             with self._requests.admit(request.model_spec, api, "GRPC") as servable:
-                return method(servable, request, deadline)
-
-        return _answer(run, request, context)
+                return method(servable, request, _compute_deadline(context))
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -170,19 +161,15 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answers a GetModelStatusRequest with a GetModelStatusResponse."""
-        return _answer(self._requests.get_status, request, context)
+        with _abort_on_error(context):
+            _check_spec(request)
+            return self._requests.models.get_statuses(request.model_spec)
 
     def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Loads the models of a ReloadConfigRequest, then answers."""
-
-        def reload(request: Any) -> Any:
-            try:
-                self._requests.models.reload(parse_models(request.config))
-            except UserError as error:
-                raise invalid_argument(str(error)) from None
-            return model_management_pb2.ReloadConfigResponse()
-
-        return _answer(reload, request, context)
+        with _abort_on_error(context):
+            self._requests.models.reload(parse_models(request.config))
+        return model_management_pb2.ReloadConfigResponse()
 
 
 def make_grpc_server(
@@ -210,13 +197,8 @@ def make_grpc_server(
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    names = [
-        file.services_by_name[service].full_name
-        for file, service in (
-            (prediction_service_pb2.DESCRIPTOR, "PredictionService"),
-            (model_service_pb2.DESCRIPTOR, "ModelService"),
-        )
-    ]
+    files = (prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR)
+    names = [service.full_name for file in files for service in file.services_by_name.values()]
     # Always healthy: it starts after its models, and never unloads a model's last version.
     for name in ("", *names):
         health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)

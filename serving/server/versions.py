@@ -1,6 +1,6 @@
 """Loads and unloads versions of models, and finds the version that a request names.
 
-A version goes from START through LOADING to AVAILABLE, and later through UNLOADING to END. A new
+A version goes from LOADING to AVAILABLE, and later through UNLOADING to END. A new
 version is loaded and warmed up before the old one stops taking requests; the old one is unloaded
 when its last request has ended. Until then both are in memory.
 """
@@ -44,7 +44,7 @@ class Version:
     number: int
     folder: Path
     fingerprint: Fingerprint
-    state: int = State.START
+    state: int = State.LOADING
     error_code: int = 0
     error: str = ""
     servable: Servable | None = None
@@ -77,8 +77,14 @@ class Models:
         Raises:
           RequestError: no such version is available.
         """
+        if not spec.name:
+            raise invalid_argument("model_spec lacks the model's name.")
         with self._change:
-            version = self._find(spec)
+            number = self._find_number(spec)
+            available = [v for v in self._list_available(spec.name) if number in (None, v.number)]
+            if spec.name not in self._configs or not available:
+                raise _not_found(spec.name, number)
+            version = max(available, key=lambda v: v.number)
             version.requests += 1
         try:
             assert version.servable is not None
@@ -87,15 +93,6 @@ class Models:
             with self._change:
                 version.requests -= 1
                 self._change.notify_all()
-
-    def _find(self, spec: Any) -> Version:
-        if not spec.name:
-            raise invalid_argument("model_spec lacks the model's name.")
-        number = self._find_number(spec)
-        available = [v for v in self._list_available(spec.name) if number in (None, v.number)]
-        if spec.name not in self._configs or not available:
-            raise _not_found(spec.name, number)
-        return max(available, key=lambda version: version.number)
 
     def _find_number(self, spec: Any) -> int | None:
         """Returns the version that a ModelSpec names by number or label; None: the newest."""
@@ -254,7 +251,6 @@ class Models:
             # One record per folder: this one replaces that of an earlier failure or unloading.
             versions = [v for v in self._versions.get(name, ()) if v.folder != version.folder]
             self._versions[name] = [*versions, version]
-            version.state = State.LOADING
         start = time.perf_counter()
         try:
             if error := self._checksums.find_error(version.folder):
