@@ -1,7 +1,7 @@
-"""Runs a model over folds of a data set: its predictions, and pictures of some of its answers."""
+"""Classifies the cells of a data set's folds, and draws pictures of some of them."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from leuko_tf.network.runtimes import TENSORFLOW, make_predictor
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
 from leuko_tf.provenance import Source, describe_dataset, describe_model, is_held_out, read_training
 
+Batch = dict[str, Any]
+
 
 def predict_folds(
     model_file: Path,
@@ -33,52 +35,41 @@ def predict_folds(
     pixel_size_um: float | None = None,
     symmetries: bool = False,
 ) -> Path:
-    """Runs a model over folds of a data set; writes the table of predictions.
+    """Classifies folds of a data set and writes the table of predictions.
 
-    Beside it come pictures with saliency maps: of the wrong answers that the
-    model was surest of in `mistakes/`, of typical cells in `gallery/`.
+    Also draws pictures with saliency maps: the surest mistakes into `mistakes/`, typical cells into
+    `gallery/`.
 
     Args:
       model_file: a `.keras` file.
       dataset: TFDS name with configuration.
-      data_dir: where it was built; None is TFDS' own default.
-      folds: folds to predict, 1 to 5.
+      data_dir: the folder that it was built in; None is TFDS' default.
+      folds: folds to classify, 1 to 5.
       out: folder to write to.
-      runtime: what computes the probabilities, of `leuko_tf.network.runtimes.RUNTIMES`. The saliency maps
-        are TensorFlow's.
-      pixel_size_um: side of the images' pixels in micrometres; see `leuko_tf.data.pipeline.match_pixel_scale`.
-      symmetries: see `leuko_tf.network.runtimes.make_predictor`.
+      runtime: what computes the probabilities, one of `leuko_tf.network.runtimes.RUNTIMES`;
+        TensorFlow always computes the saliency maps.
+      pixel_size_um: side of the images' pixels in micrometres; see
+        `leuko_tf.data.pipeline.match_pixel_scale`.
+      symmetries: averages over eight turns and reflections of each image.
 
     Returns:
       Path of the table.
 
     Raises:
       UserError: if the model cannot be loaded, the data set is not built, the runtime cannot be
-        used, or a pixel size is given and that of the training is not known.
+        used, or a pixel size is given and the model's is not known.
     """
     model = load_model(model_file)
-    answer = make_predictor(model, runtime, symmetries)
+    compute_probabilities = make_predictor(model, runtime, symmetries)
     builder = pipeline.open_dataset(dataset, data_dir)
     facts, cells = describe_model(model_file), describe_dataset(builder)
     scaling = model.get_layer(SCALING)
     factor = pipeline.match_pixel_scale(scaling.pixel_size_um, facts, cells, pixel_size_um)
-    read = functools.partial(
+    read_batches = functools.partial(
         pipeline.read_folds, builder, folds, field=scaling.field, factor=factor
     )
-    tables = []
-    with tqdm(
-        total=pipeline.count_images(builder, folds), desc="classifying", unit=" images"
-    ) as progress:
-        for batch in read():
-            scores = pd.DataFrame(answer(batch["image"]), columns=PROBABILITIES)
-            scores.insert(0, "id", [i.decode() for i in batch["id"]])
-            scores.insert(1, "label", np.array(CODES)[batch["label"]])
-            scores.insert(2, "fold", batch["fold"])
-            for k, column in enumerate(EXAMINERS, 3):
-                scores.insert(k, column, np.array(REANNOTATIONS)[batch[column]])
-            tables.append(scores)
-            progress.update(len(scores))
-    table = pd.concat(tables).sort_values("id", ignore_index=True)
+    number = pipeline.count_images(builder, folds)
+    table = _classify(compute_probabilities, read_batches(), number)
     source: Source = {
         "synthetic": bool(cells["synthetic"]),
         "dataset": cells["name"],
@@ -93,15 +84,38 @@ def predict_folds(
     }
     write_predictions(table, source, out / PREDICTIONS)
     shown = {*find_mistakes(table)["id"], *choose_cells(table)["id"]}
-    images = _images(read(), shown)
-    explain = Explainer(model)
-    draw_mistakes(explain, table, images, out / MISTAKES)
-    draw_gallery(explain, table, images, out / GALLERY)
+    images = _collect_images(read_batches(), shown)
+    explainer = Explainer(model)
+    draw_mistakes(explainer, table, images, out / MISTAKES)
+    draw_gallery(explainer, table, images, out / GALLERY)
     return out / PREDICTIONS
 
 
-def _images(batches: Iterable[dict[str, Any]], ids: set[str]) -> dict[str, np.ndarray]:
-    """Some images, read again: which ones is known only when all are classified."""
+def _classify(
+    compute_probabilities: Callable[[np.ndarray], np.ndarray],
+    batches: Iterator[Batch],
+    number: int,
+) -> pd.DataFrame:
+    """The table of predictions for batches of `number` images, in the order of their ids."""
+    tables = []
+    with tqdm(total=number, desc="classifying", unit=" images") as progress:
+        for batch in batches:
+            scores = pd.DataFrame(compute_probabilities(batch["image"]), columns=PROBABILITIES)
+            described = pd.DataFrame(
+                {
+                    "id": [image_id.decode() for image_id in batch["id"]],
+                    "label": np.array(CODES)[batch["label"]],
+                    "fold": batch["fold"],
+                    **{column: np.array(REANNOTATIONS)[batch[column]] for column in EXAMINERS},
+                }
+            )
+            tables.append(pd.concat([described, scores], axis=1))
+            progress.update(len(scores))
+    return pd.concat(tables).sort_values("id", ignore_index=True)
+
+
+def _collect_images(batches: Iterable[Batch], ids: set[str]) -> dict[str, np.ndarray]:
+    """Reads the images of these ids; which ones to draw is known only after all are classified."""
     return {
         image_id.decode(): image.copy()  # a view would keep its whole batch
         for batch in batches
