@@ -1,13 +1,14 @@
-"""Cross-validates: five trainings, each tested on the fold that it did not see.
+"""Cross-validates: trains five networks and tests each on the fold that it did not see.
 
   python -m leuko_tf.crossval --config configs/x.yaml --workdir runs/x
   python -m leuko_tf.crossval --config configs/x.yaml --workdir runs/x --fold 3
 
-The first form trains the folds that are not trained yet, one after the other, and at the end joins
-their held-out predictions into one table and one report. The second does one fold only, for a
-cluster with a job a fold; once all five are there, the first form finds nothing to train and joins.
-The same command again resumes. The work folder then holds `fold_1` to `fold_5`, work folders of
-`leuko_tf.train` with their `predictions.parquet`, and what `leuko_tf.evaluate` writes, for all.
+The first form trains the missing folds one after the other, then joins their held-out predictions
+into one table and one report. The second form does one fold only, for a cluster with one job per
+fold; when all five are done, the first form only joins them. The same command resumes.
+
+The work folder then holds `fold_1` to `fold_5`, which are work folders of `leuko_tf.train` with
+their `predictions.parquet`, and what `leuko_tf.evaluate` writes for all folds together.
 """
 
 import argparse
@@ -33,13 +34,13 @@ HELD_OUT_KEY = "data.held_out_fold"
 def cross_validate(
     config: Config, workdir: Path, folds: tuple[int, ...], verbose: int | str
 ) -> None:
-    """Trains and predicts each of the folds that is not done.
+    """Trains and predicts the folds that are not done.
 
     Args:
-      config: the whole configuration; its held-out fold is replaced.
-      workdir: folder of this cross-validation alone.
-      folds: of 1 to 5.
-      verbose: Keras' own, for the training.
+      config: The whole configuration; its held-out fold is replaced.
+      workdir: Folder for this cross-validation only.
+      folds: 1 to 5.
+      verbose: See `leuko_tf.train.train`.
 
     Raises:
       UserError: as `leuko_tf.train.train` and `leuko_tf.inference.predict_folds`.
@@ -47,7 +48,7 @@ def cross_validate(
     from leuko_tf.train import refuse_other_configuration, train
 
     configs = {k: replace(config, data=replace(config.data, held_out_fold=k)) for k in FOLDS}
-    for k in FOLDS:  # before the first of them has trained for days
+    for k in FOLDS:  # before the first one trains for days
         refuse_other_configuration(configs[k], get_fold_folder(workdir, k))
     for k in folds:
         folder = get_fold_folder(workdir, k)
@@ -62,11 +63,11 @@ def cross_validate(
 
         train(configs[k], folder, verbose)
         predict_folds(folder / BEST, config.data.dataset, config.data.data_dir, [k], folder)
-        keras.backend.clear_session()  # or every fold's graphs would stay in memory
+        keras.backend.clear_session()  # frees the fold's graphs
 
 
 def join_folds(workdir: Path) -> Path:
-    """Joins the folds' held-out predictions, and their pictures, into one table.
+    """Joins the folds' held-out predictions into one table, and copies their pictures.
 
     Returns:
       Path of the table.
@@ -93,13 +94,13 @@ def join_folds(workdir: Path) -> Path:
             if source.get(name) != first.get(name):
                 raise UserError(
                     f"{workdir}: fold 1 was predicted on {name} {first.get(name)}, fold {k} on "
-                    f"{source.get(name)}. Delete the one that is wrong, and run again."
+                    f"{source.get(name)}. Delete the wrong one, and run again."
                 )
     joined: Source = {
         **first,
         "split": "+".join(source["split"] for source in sources),
-        "model": f"{fold_folder(workdir, 1)}/{BEST} and those of the other four folds, each "
-        "asked about the fold that it did not see",
+        "model": f"{get_fold_folder(workdir, 1)}/{BEST} and those of the other four folds; each "
+        "predicted the fold that it did not see",
         "held_out": False if False in held_out else None if None in held_out else True,
     }
     for name in (MISTAKES, GALLERY):
@@ -113,7 +114,7 @@ def join_folds(workdir: Path) -> Path:
 
 
 def _read_fold(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
-    """The table of a fold, and its source."""
+    """Reads the table of a fold and its source, and checks that they are of this fold."""
     from leuko_tf.predictions import read_predictions
 
     file = get_fold_folder(workdir, fold) / PREDICTIONS
@@ -130,7 +131,7 @@ def _read_fold(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
 
 
 def get_fold_folder(workdir: Path, fold: int) -> Path:
-    """Work folder of the training that holds out a fold."""
+    """Returns the work folder of the training that holds out a fold."""
     return workdir / f"fold_{fold}"
 
 
@@ -142,16 +143,16 @@ def is_fold_done(workdir: Path, fold: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.crossval",
-        description="Train and test on five folds. The same command again resumes.",
+        description="Train and test on five folds. The same command resumes.",
     )
     parser.add_argument("--config", required=True, help="YAML file, such as configs/demo.yaml")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of this one alone")
-    parser.add_argument("--fold", type=int, choices=FOLDS, help="do this fold only; join nothing")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder for this only")
+    parser.add_argument("--fold", type=int, choices=FOLDS, help="do only this fold; do not join")
     add_evaluation_arguments(parser)
-    parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
+    parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="override the file")
     arguments = parser.parse_intermixed_args()
     if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
-        raise UserError(f"{HELD_OUT_KEY} is set by the cross-validation; --fold chooses one fold")
+        raise UserError(f"The cross-validation sets {HELD_OUT_KEY}; choose one fold with --fold")
     config = make_paths_absolute(load_config(arguments.config, arguments.settings))
     others, replicates = check_options(arguments)
     if arguments.fold and others:
@@ -162,8 +163,8 @@ def main() -> None:
     if arguments.fold:
         done = [k for k in FOLDS if is_fold_done(arguments.workdir, k)]
         print(
-            f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} are. Without --fold the "
-            "same command joins them."
+            f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} folds are done. Without "
+            "--fold the same command joins them."
         )
         return
     metrics = evaluate(

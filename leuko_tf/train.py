@@ -1,15 +1,15 @@
 """Trains a network: `python -m leuko_tf.train --config configs/x.yaml --workdir runs/x`.
 
 The work folder then holds:
-  config.yaml    the configuration as it was resolved
+  config.yaml    the resolved configuration
   run.json       command, versions, git revision, data set, number of parameters
-  log.jsonl      one JSON line an epoch
+  log.jsonl      one JSON line per epoch
   tensorboard/   the same for TensorBoard
   best.keras     the model to use: float32, weights of the best epoch
   last.keras     the model to resume from, with its optimizer
-  cells.npy      the decoded cells, with data.cache=disk and while it trains
+  cells.npy      the decoded cells, with data.cache=disk and during the training only
 
-Running the same command again resumes after the last epoch that was saved.
+The same command resumes a training after the last saved epoch.
 """
 
 import argparse
@@ -25,15 +25,16 @@ from leuko_tf.provenance import describe_dataset, describe_start, facts_of_run, 
 
 
 def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
-    """Trains until `train.epochs` epochs are done, from where the work folder left off.
+    """Trains for `train.epochs` epochs; resumes a training that the work folder holds.
 
     Args:
-      config: the whole configuration.
-      workdir: folder of this training alone; made if it is not there.
-      verbose: Keras' own: 1 a progress bar, 2 a line an epoch, 0 silent.
+      config: The whole configuration.
+      workdir: Folder for this training only; created if missing.
+      verbose: As in Keras: 1 for a progress bar, 0 for silence; 2 for a line per epoch, and
+        another about every 30 s within an epoch.
 
     Raises:
-      UserError: if the folder holds a training of another configuration, the initial model cannot
+      UserError: if the folder holds a training with another configuration, the initial model cannot
         be used, the data set is not built or too small, or the loss becomes NaN.
     """
     refuse_other_configuration(config, workdir)
@@ -48,9 +49,9 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
 
     last = workdir / LAST
     if last.exists() and callbacks.read_epochs_done(last) >= config.train.epochs:
-        print(f"{workdir} is trained: all of {config.train.epochs} epochs are done.")
+        print(f"{workdir} is trained: all {config.train.epochs} epochs are done.")
         return
-    # First, since a mistake about the initial model shows here; its weights are not kept.
+    # Comes first because it finds mistakes about the initial model. Its weights are not kept.
     plain = building.make_network(config, precision="float32")
     keras.utils.set_random_seed(config.train.seed)
     if config.train.deterministic:
@@ -60,10 +61,9 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     folds = [k for k in range(1, 6) if k != config.data.held_out_fold]
     file = workdir / CELLS if config.data.cache == "disk" else None
     cells = pipeline.decode_folds(builder, folds, config, file)
-    validates = pipeline.choose_validation(
-        cells.labels, config.data.validation_share, config.train.seed
-    )
-    training, validation = np.flatnonzero(~validates), np.flatnonzero(validates)
+    share = config.data.validation_share
+    is_validation = pipeline.choose_validation(cells.labels, share, config.train.seed)
+    training, validation = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
     steps = pipeline.count_steps(cells.labels[training], config)
 
     save_config(config, workdir / CONFIG)
@@ -92,7 +92,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     kind = "SYNTHETIC cells" if dataset["synthetic"] else "cells"
     print(
         f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold "
-        f"{config.data.held_out_fold} held out; {steps} steps of {config.data.batch_size} an epoch"
+        f"{config.data.held_out_fold} held out; {steps} steps of {config.data.batch_size} per epoch"
     )
 
     monitor = "val_loss" if len(validation) else "loss"
@@ -103,8 +103,10 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         callbacks.SaveModels(workdir, plain, monitor, best),
         keras.callbacks.TensorBoard(workdir / TENSORBOARD, write_graph=False),
     ]
+    if verbose == 2:
+        callback_list.append(callbacks.PrintProgress(callbacks.PROGRESS_INTERVAL_S))
     if config.optimizer.ema_momentum is not None:
-        # Validation, and so the choice of the best epoch, is of the averaged weights.
+        # Validation, and so the choice of the best epoch, uses the averaged weights.
         callback_list.append(keras.callbacks.SwapEMAWeights())
     model.fit(
         pipeline.make_training_batches(cells, training, config, first_epoch=done),
@@ -115,7 +117,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
             pipeline.make_plain_batches(cells, validation, config) if len(validation) else None
         ),
         callbacks=callback_list,
-        shuffle=False,  # the batches come shuffled
+        shuffle=False,  # the batches are shuffled already
         verbose=verbose,
     )
     if file:
@@ -124,24 +126,24 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
 
 
 def refuse_other_configuration(config: Config, workdir: Path) -> None:
-    """Raises `UserError` if the work folder holds a training of another configuration."""
+    """Raises `UserError` if the work folder holds a training with another configuration."""
     file = workdir / CONFIG
     changed = list_differences(load_config(file), config) if file.exists() else []
     if changed:
         raise UserError(
-            f"{workdir} holds a training of another configuration: {'; '.join(changed)}. "
-            "Name another --workdir, or delete this one."
+            f"{workdir} holds a training with another configuration: {'; '.join(changed)}. "
+            "Choose another --workdir, or delete this one."
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.train",
-        description="Train a network. The same command again resumes it.",
+        description="Train a network. The same command resumes a stopped training.",
     )
     parser.add_argument("--config", required=True, help="YAML file, such as configs/demo.yaml")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of this training")
-    parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="win over the file")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder for this training only")
+    parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="override the file")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.settings)
     import_tensorflow_quietly()

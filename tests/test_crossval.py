@@ -113,7 +113,7 @@ def copy(course: Course, tmp_path: Path) -> Path:
 def test_one_fold_is_done_alone_and_the_number_of_all_is_told(course: Course) -> None:
     assert course.one_fold.returncode == 0, course.one_fold.stderr
     assert course.folds_after_one == {"fold_3"}
-    assert "fold 3 is done; 1 of 5 are" in course.one_fold.stdout
+    assert "fold 3 is done; 1 of 5 folds are done" in course.one_fold.stdout
     assert "report" not in course.one_fold.stdout
 
 
@@ -226,7 +226,7 @@ def test_a_damaged_table_of_a_fold_is_named_with_what_to_do(course: Course, copy
     file.write_bytes(file.read_bytes()[:-100])
     done = run_command(copy, *course.options, *course.settings)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {file} is not a Parquet file")
+    assert done.stderr.startswith(f"error: {file} cannot be read as Parquet")
     assert done.stderr.endswith(". Delete it, and run again.\n")
     assert done.stderr.count("\n") == 1
 
@@ -260,9 +260,9 @@ def test_pictures_of_before_go_and_other_files_stay(copy: Path) -> None:
 def test_bad_input_ends_in_one_message_before_any_training(course: Course) -> None:
     before = sorted(f for f in course.workdir.rglob("*"))
     for more, message in (
-        (("train.epochs=3",), r"fold_1 holds a training of another configuration: train.epochs: 2"),
-        (("--fold", 4, "train.seed=9"), "fold_1 holds a training of another configuration: train."),
-        (("data.held_out_fold=2",), "data.held_out_fold is set by the cross-validation; --fold"),
+        (("train.epochs=3",), r"fold_1 holds a training with another configuration: train.epochs: 2"),
+        (("--fold", 4, "train.seed=9"), "fold_1 holds a training with another configuration: train."),
+        (("data.held_out_fold=2",), "The cross-validation sets data.held_out_fold; choose one fold"),
         (("--bootstrap", -1), "--bootstrap takes 0 or more replicates"),
         (("--compare", "x=none.csv"), "--compare x: no file none.csv"),
         (("--compare", "none.csv"), "--compare takes NAME=TABLE"),

@@ -309,12 +309,12 @@ BAD_FILES = {
     replacing(
         "batch_normalization_2/batch_normalization_2/moving_variance:0", np.full(128, -1.0)
     ): r"batch_normalization_2: moving_variance holds numbers below zero",
-    with_numbers_for_model_weights: r"its model_weights are no group of layers",
+    with_numbers_for_model_weights: r"its model_weights are not a group of layers",
     with_huge_numbers: r"conv2d_7: kernel has the shape \(3, 3, 4, 1000000000000\)",
     linked_outside: r"conv2d_7 missing",
     linked_within: r"conv2d_7 missing",
-    with_numbers_outside: r"conv2d_7: kernel lies in another file",
-    with_virtual_numbers: r"conv2d_7: kernel lies in another file",
+    with_numbers_outside: r"conv2d_7: kernel is in another file",
+    with_virtual_numbers: r"conv2d_7: kernel is in another file",
 }
 
 
@@ -356,7 +356,7 @@ class TestBadFiles:
         file = tmp_path / "truncated.hdf5"
         with files[0].open("rb") as full:
             file.write_bytes(full.read(int(share * files[0].stat().st_size)))
-        with pytest.raises(UserError, match=r"truncated\.hdf5 is damaged or cut short; get it"):
+        with pytest.raises(UserError, match=r"truncated\.hdf5 is damaged or truncated; get it"):
             read_weights(file)
 
     def test_a_file_that_is_damaged_within_gives_a_message_or_the_right_names(
@@ -379,7 +379,7 @@ class TestBadFiles:
 
     def test_no_hdf5_file_or_none_at_all(self, imported, tmp_path):
         for file in (imported, tmp_path):
-            with pytest.raises(UserError, match=r"no HDF5 file|No weight file"):
+            with pytest.raises(UserError, match=r"not an HDF5 file|No weight file"):
                 read_weights(file)
         with pytest.raises(UserError, match=r"No weight file .*missing\.hdf5"):
             import_network(str(tmp_path / "missing.hdf5"))

@@ -69,7 +69,7 @@ def test_a_network_of_another_kind_is_refused():
     pictures = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(CellScaling(32, name="scaling")(pictures))
     other = keras.Model(pictures, keras.layers.Dense(15)(x))
-    with pytest.raises(UserError, match=r"train\.initial_model is no ResNeXt of this project"):
+    with pytest.raises(UserError, match=r"train\.initial_model is not a ResNeXt of this project"):
         from_model(other, SMALL, "float32")
 
 

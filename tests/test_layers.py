@@ -17,8 +17,6 @@ from leuko_tf.network.layers import BatchNorm, CellScaling, Conv2D
 from leuko_tf.network.view import crop_center
 
 SIDES = st.integers(1, 40)
-NATIVE = convolution._convolve_natively
-PORTABLE = convolution._convolve_in_blocks
 
 
 @pytest.fixture(autouse=True)
@@ -234,8 +232,8 @@ class TestPortable:
         inputs = _random((2, *size, groups * depth))
         kernel = _random((3, 3, depth, groups * filters))
         arguments = (groups, (stride, stride), padding, (1, 1))
-        native = _with_gradients(lambda x, k: NATIVE(x, k, *arguments), inputs, kernel)
-        portable = _with_gradients(lambda x, k: PORTABLE(x, k, *arguments), inputs, kernel)
+        native = _with_gradients(lambda x, k: convolution.convolve(x, k, *arguments), inputs, kernel)
+        portable = _with_gradients(lambda x, k: convolution._convolve_in_blocks(x, k, *arguments), inputs, kernel)
         _assert_all_close(portable, native, 1e-5)
 
     @settings(deadline=None)
@@ -373,7 +371,7 @@ class TestBeforeABatchNorm:
 
 WITHOUT_ONEDNN = """
 import numpy as np, tensorflow as tf
-from leuko_tf import convolution, layers
+from leuko_tf.network import convolution, layers
 given = np.load({given!r})
 assert not convolution._has_grouped_kernels("float32")
 layer = layers.Conv2D(32, 3, strides=2, padding="same", groups=8)

@@ -50,8 +50,8 @@ def test_images_are_brought_to_the_models_scale(name, told, in_training, given, 
 def test_a_model_of_unknown_scale_takes_images_as_they_are_and_says_so(capsys):
     trained = trained_on_own(None)
     assert match_pixel_scale(None, trained, data_set("barcelona/1.0.0", 0.1)) == 1
-    assert "images keep theirs" in capsys.readouterr().out
-    with pytest.raises(UserError, match="trained on is not known"):
+    assert "images are not resampled" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--pixel-size-um cannot be used"):
         match_pixel_scale(None, trained, data_set("barcelona/1.0.0", 0.1), given=0.1)
 
 

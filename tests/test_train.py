@@ -83,7 +83,7 @@ def test_finished_training_is_left_as_it_is(
 ) -> None:
     before = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.is_file()}
     train(load_config("demo.yaml", tiny), workdir, verbose=0)
-    assert "is trained: all of 2 epochs are done" in capsys.readouterr().out
+    assert "is trained: all 2 epochs are done" in capsys.readouterr().out
     kept = {f: f.stat().st_mtime_ns for f in workdir.iterdir() if f.name.endswith("keras")}
     assert kept.items() <= before.items()
     assert len(read_log(workdir)) == 2

@@ -1,58 +1,46 @@
-"""How a 2D convolution, grouped or not, is computed on TensorFlow: the choice, in one place.
+"""Computes 2D convolutions, grouped or not, by the fastest TensorFlow operations.
 
-Shapes everywhere: inputs [batch, rows, columns, channels], kernel [rows, columns,
+Shapes in all functions: inputs [batch, rows, columns, channels], kernel [rows, columns,
 channels / groups, filters], bias [filters]; one floating dtype. `strides` and `dilations` are
 pairs, `padding` is `"SAME"` or `"VALID"`.
 
 Measured in ResNeXt-50 32x4d at 224 px and batch 8, on two CPU cores with oneDNN (docs/benchmark.md
 has the whole step):
 
-  forward, gradient of the inputs   oneDNN's own, grouped or not; merging groups into dense blocks
-                                    or matrix products were no faster
-  gradient of the bias              costs a third of the kernel's, in float32, and is zero where a
+  forward, gradient of the inputs   oneDNN is fastest, grouped or not; dense blocks of several
+                                    groups and matrix products are no faster
+  gradient of the bias              costs a third of the kernel's in float32, and is zero if a
                                     batch norm follows
   gradient of a 1x1 kernel          a matrix product takes .6 to .9 of oneDNN's time
-  gradient of a kernel whose        in blocks of 16 channels, of which the diagonal is kept: .65
-    groups have 4 or 8 channels     (float32) and .45 to .6 (bfloat16) of the time
+  gradient of a kernel with 4 or    in dense blocks of 16 channels, keeping their diagonal: .65
+    8 channels a group              (float32) and .45 to .6 (bfloat16) of the time
 """
 
 import functools
 from typing import Any
 
-# Channels of a block in which oneDNN finds kernel gradients fastest: those of a vector register.
+# Channels of a block for which oneDNN computes kernel gradients fastest: a vector register.
 _BLOCK = 16
 
 
 def convolve(inputs, kernel, groups, strides, padding, dilations, portable=False) -> Any:
-    """The convolution, without bias, and with TensorFlow's own gradients.
+    """Convolves without a bias; `portable` uses only operations that every TensorFlow has."""
+    import tensorflow as tf
 
-    Args:
-      inputs, kernel, groups, strides, padding, dilations: see above.
-      portable: whether to use operations alone that every TensorFlow has.
-    """
-    grouped = (
-        _convolve_natively
-        if not portable and _has_grouped_kernels(inputs.dtype.name)
-        else _convolve_in_blocks
-    )
-    return (grouped if groups > 1 else _convolve_natively)(
-        inputs, kernel, groups, strides, padding, dilations
-    )
+    if groups == 1 or (not portable and _has_grouped_kernels(inputs.dtype.name)):
+        return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)
+    return _convolve_in_blocks(inputs, kernel, groups, strides, padding, dilations)
 
 
 def convolve_before_norm(inputs, kernel, bias, groups, strides, padding, dilations) -> Any:
-    """The convolution with its bias, where a batch norm takes the outputs' mean away.
+    """Convolves and adds the bias, before a batch norm that subtracts the outputs' mean.
 
-    Args:
-      inputs, kernel, bias, groups, strides, padding, dilations: see above.
-
-    Returns:
-      What `convolve` returns, plus the bias. The gradient of the bias is zeros.
+    The gradient of the bias is therefore set to zeros.
     """
     import tensorflow as tf
 
-    # Outside of what is known to be fastest TensorFlow differentiates.
-    ours = (
+    # Use our gradient only where it was measured to be faster.
+    is_faster = (
         (groups == 1 or _has_grouped_kernels(inputs.dtype.name))
         and tuple(dilations) == (1, 1)
         and not tf.config.list_physical_devices("GPU")
@@ -79,14 +67,14 @@ def convolve_before_norm(inputs, kernel, bias, groups, strides, padding, dilatio
         return outputs, gradients
 
     kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
-    if ours:
+    if is_faster:
         return apply(inputs, kernel, bias)
     outputs = convolve(inputs, kernel, groups, strides, padding, dilations)
     return tf.nn.bias_add(outputs, _block_gradient(bias))
 
 
 def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
-    """Gradient of a kernel of this shape, from that of the outputs, by the fastest way."""
+    """Computes the gradient of a kernel of this shape from that of the outputs."""
     import tensorflow as tf
 
     rows, columns, depth, filters = shape
@@ -115,7 +103,7 @@ def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
 
 
 def _block_gradient(value):
-    """The same tensor, whose gradient is zeros; that of `tf.stop_gradient` would be None."""
+    """Returns the tensor with a gradient of zeros; `tf.stop_gradient` would give None."""
     import tensorflow as tf
 
     return tf.custom_gradient(lambda v: (tf.identity(v), tf.zeros_like))(value)
@@ -123,11 +111,11 @@ def _block_gradient(value):
 
 @functools.cache
 def _has_grouped_kernels(dtype: str) -> bool:
-    """Whether this TensorFlow convolves in groups and differentiates it: a GPU, or oneDNN.
+    """Whether this TensorFlow has gradients of grouped convolutions: by a GPU or by oneDNN.
 
-    oneDNN can be off by its environment variable, by the processor or by the build, and it takes
-    float32 and, on newer processors, bfloat16; nothing public tells, so one tiny gradient is
-    tried, which fails without it.
+    oneDNN may be disabled by its environment variable, the processor or the build. It supports
+    float32 and, on newer processors, bfloat16. No public function reports this, so we try one
+    tiny gradient, which fails without oneDNN.
     """
     import tensorflow as tf
 
@@ -147,19 +135,12 @@ def _has_grouped_kernels(dtype: str) -> bool:
     return True
 
 
-def _convolve_natively(inputs, kernel, groups, strides, padding, dilations):
-    """TensorFlow's own: groups follow from the shapes of inputs and kernel."""
-    import tensorflow as tf
-
-    return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)
-
-
 def _convolve_in_blocks(inputs, kernel, groups, strides, padding, dilations):
-    """The same by dense convolutions, each over several groups, with zeros between the groups.
+    """Convolves by dense convolutions over several groups each, with zeros between the groups.
 
-    Blocks of at least 16 channels, at most 16 of them, were the fastest of 1 to 32 blocks at
-    ResNeXt's sizes on a CPU (forward 1.4 to 3 times the native one's time, against 2 to 4
-    times for a convolution a group).
+    At most 16 blocks, of at least 16 channels each, were fastest among 1 to 32 blocks at ResNeXt's
+    sizes on a CPU: the forward pass takes 1.4 to 3 times the native one's time, one convolution per
+    group 2 to 4 times.
     """
     import numpy as np
     import tensorflow as tf
@@ -168,7 +149,7 @@ def _convolve_in_blocks(inputs, kernel, groups, strides, padding, dilations):
     blocks = _find_largest_divisor(groups, at_most=min(16, max(1, depth * groups // _BLOCK)))
     per_block = groups // blocks
     # [rows, columns, group within block (input), depth, block, group within block (output), ...]
-    # A constant, as OpenVINO does not know what `tf.eye` becomes.
+    # A constant, because OpenVINO cannot convert the operations of `tf.eye`.
     diagonal = tf.reshape(
         tf.constant(np.eye(per_block), kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
     )

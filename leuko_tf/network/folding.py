@@ -1,8 +1,8 @@
-"""What a batch norm saves the convolution before it.
+"""Folds batch norms into the convolutions before them, and skips useless bias gradients.
 
-With its moving averages a batch norm is a scale and an offset of each channel, and so part of the
-convolution that feeds it: for inference the two become one. While it learns it takes the mean away,
-and with it the bias of that convolution, which then needs no gradient.
+At inference a batch norm only scales and shifts each channel, so it can be folded into the
+convolution before it. In training it subtracts the mean, and with it the bias of that convolution:
+the bias needs no gradient.
 """
 
 import keras
@@ -11,12 +11,10 @@ from leuko_tf.network.layers import BatchNorm, Conv2D, LeakyReLU
 
 
 def spare_bias_gradients(model: keras.Model) -> int:
-    """Tells each convolution whether a batch norm that learns takes its bias away again.
+    """Skips the bias gradient of each convolution before a batch norm that trains.
 
-    To be called before training, and again after a batch norm was frozen or unfrozen.
-
-    Args:
-      model: a model of this project; Keras' own layers stay as they are.
+    Call it before training, and again after freezing or unfreezing a batch norm. Keras' own layers
+    are not changed.
 
     Returns:
       The number of convolutions whose bias gets no gradient.
@@ -30,16 +28,16 @@ def spare_bias_gradients(model: keras.Model) -> int:
 
 
 def fold_batch_norms(model: keras.Model) -> int:
-    """Folds, in place, every `leuko_tf.network.layers.BatchNorm` that follows a convolution alone.
+    """Folds in place every `BatchNorm` that is the only consumer of a convolution.
 
-    The model is for inference afterwards: it must not be trained or saved. Keras' own batch norms,
-    those of models from before, stay as they are.
+    Afterwards the model is for inference only: do not train or save it. Keras' own batch norms, as
+    in models of older versions, are not changed.
 
     Args:
-      model: a built, float32 model.
+      model: A built float32 model.
 
     Returns:
-      The number of batch norms that were folded.
+      The number of folded batch norms.
     """
     norms = [layer for layer in model.layers if isinstance(layer, BatchNorm) and not layer.folded]
     foldable = [(n, c) for n in norms if (c := _find_convolution_before(n, model)) is not None]
@@ -55,7 +53,7 @@ def fold_batch_norms(model: keras.Model) -> int:
 
 
 def _find_convolution_before(norm: BatchNorm, model: keras.Model) -> keras.layers.Conv2D | None:
-    """The convolution whose outputs go to this batch norm and nowhere else, as they are."""
+    """Finds the convolution that feeds only this batch norm, without an activation."""
     layer = norm.input._keras_history.operation
     is_convolution = isinstance(layer, keras.layers.Conv2D) and layer.use_bias
     if not is_convolution or layer.activation is not keras.activations.linear:

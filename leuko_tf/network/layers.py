@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, or has slower: convolution, batch norm, scaling, merged outputs."""
+"""Layers that Keras lacks or computes more slowly."""
 
 from typing import Any
 
@@ -7,78 +7,71 @@ import keras
 from leuko_tf.network import convolution
 from leuko_tf.network.view import FIELD, to_network_input
 
-_PACKAGE = "leuko_tf"
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package="leuko_tf")
 class Conv2D(keras.layers.Conv2D):
-    """2D convolution, grouped or not, by the fastest operations that TensorFlow has for it.
+    """`keras.layers.Conv2D` (channels last) with the fastest operations of TensorFlow.
 
-    Keras compiles every grouped convolution with XLA on TensorFlow: on a CPU its gradient is
-    some hundred times slower than it need be, and TensorFlow Serving refuses the exported graph.
-    This layer is `keras.layers.Conv2D` in every respect but the operations it runs, which
-    `leuko_tf.network.convolution` chooses.
+    Keras compiles every grouped convolution with XLA on TensorFlow. On a CPU this makes its
+    gradient about a hundred times slower than necessary, and TensorFlow Serving refuses the
+    exported graph. This layer differs only in its operations: see `leuko_tf.network.convolution`.
 
-    Arguments, shapes and dtypes are those of `keras.layers.Conv2D` (channels last); `groups` is
-    the cardinality. Kernel: [rows, columns, channels / groups, filters], which equals the
-    kernels of `groups` separate convolutions joined on the last axis.
+    The kernel, [rows, columns, channels / groups, filters], is that of `groups` separate
+    convolutions concatenated on the last axis.
 
     Attributes:
-      portable: bool. Set it before tracing a graph that others will run: only operations that
-        every TensorFlow has are used then. Defaults to False.
-      normalised: bool. Set it before training where a batch norm that learns takes the outputs,
-        and nothing else does: the bias, which that batch norm takes away again, then gets a
-        gradient of zeros, which is its true one, and the kernel gets its gradient by the fastest
-        way. Defaults to False.
+      portable: Whether to use only operations that every TensorFlow has; to set before tracing a
+        graph for other programs.
+      normalised: Whether the outputs go only to a batch norm that trains. It cancels the bias,
+        whose gradient is then set to zeros; the kernel's is computed in a faster way.
     """
 
     portable = False
     normalised = False
 
     def call(self, inputs: Any) -> Any:
-        if not self.normalised or not self._on_tensorflow() or not self.use_bias:
+        if not self.normalised or not self._runs_on_tensorflow() or not self.use_bias:
             return super().call(inputs)
         outputs = convolution.convolve_before_norm(
-            inputs, self.kernel, self.bias, self.groups, *self._window(inputs)
+            inputs, self.kernel, self.bias, self.groups, *self._get_window(inputs)
         )
         return self.activation(outputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        if not self._on_tensorflow():
+        if not self._runs_on_tensorflow():
             return super().convolution_op(inputs, kernel)
         return convolution.convolve(
-            inputs, kernel, self.groups, *self._window(inputs), portable=self.portable
+            inputs, kernel, self.groups, *self._get_window(inputs), portable=self.portable
         )
 
-    def _on_tensorflow(self) -> bool:
+    def _runs_on_tensorflow(self) -> bool:
         return keras.backend.backend() == "tensorflow" and self.data_format == "channels_last"
 
-    def _window(self, inputs: Any) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
-        """Strides, padding and dilations, as TensorFlow wants them."""
+    def _get_window(self, inputs: Any) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+        """Returns strides, padding and dilations as TensorFlow takes them."""
         strides = self.strides
         if self.padding == "same":
-            # Over one row or column a stride changes nothing; but TensorFlow 2.21 with oneDNN
-            # gives garbage for the kernel's gradient there in bfloat16, dense or grouped.
+            # A stride over a single row or column has no effect, but with it TensorFlow 2.21 with
+            # oneDNN computes a wrong kernel gradient in bfloat16, dense or grouped.
             sizes = inputs.shape[1:3]
             strides = tuple(1 if n == 1 else s for n, s in zip(sizes, strides, strict=True))
         return strides, self.padding.upper(), self.dilation_rate
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package="leuko_tf")
 class CellScaling(keras.layers.Layer):
-    """Brings images of any size to the network's input: `seen`, and scaled from 0-255 to 0-1.
+    """Converts images of any size to the network's input, scaled from 0-255 to 0-1.
 
-    Scaling by 1/255 and nothing else is the paper's; its images, of 400 px, are seen as they are.
-    Always computes in float32: bfloat16 would round the pixels.
+    See `leuko_tf.network.view.to_network_input`. Scaling by 1/255 alone is the paper's; its images
+    of 400 px are not resized. Always computes in float32: bfloat16 would round the pixels.
 
     Args:
-      size: int. Side of the square output, in pixels.
-      field: int. Side of the square in the middle of an image that the network looks at, in the
-        image's pixels. Defaults to 400.
-      pixel_size_um: float or None. Side in micrometres of the pixels that the network was trained
-        on; None where it is not known. Images of another magnification are resampled to it.
-      trained: dict or None. JSON-like facts about the training (`leuko_tf.provenance.ModelFacts`),
-        which so travel with the model; the layer does not use them.
+      size: Side of the square output in pixels.
+      field: Side of the centred square to crop from an image, in the image's pixels.
+      pixel_size_um: Side in micrometres of the pixels that the network was trained on; None if
+        unknown. Images of another magnification are resampled to it before this layer.
+      trained: JSON-like facts about the training (`leuko_tf.provenance.ModelFacts`). The layer only
+        stores them, so that they travel with the model.
 
     Call arguments:
       images: uint8 or float tensor [batch, height, width, 3], 0 to 255.
@@ -112,17 +105,16 @@ class CellScaling(keras.layers.Layer):
         return {name: getattr(self, name) for name in settings}
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package="leuko_tf")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation over the last axis of images, in one operation on TensorFlow.
+    """`keras.layers.BatchNormalization` over the last axis, in one operation on TensorFlow.
 
-    Keras computes it from a dozen operations, and in float32 whatever comes in: with it a training
-    step of ResNeXt-50 on a CPU took twice as long. Arguments, weights, shapes and results are those
-    of `keras.layers.BatchNormalization`, moving averages included.
+    Keras takes a dozen operations, always in float32: a training step of ResNeXt-50 on a CPU took
+    twice as long. Weights and results are the same, moving averages included.
 
     Attributes:
-      folded: bool. Set by `leuko_tf.network.folding`, which moves its numbers into the convolution before
-        it: the layer then hands its inputs on as they are. Defaults to False.
+      folded: Whether `leuko_tf.network.folding` has moved the numbers of this layer into the
+        convolution before it. The layer then returns its inputs.
     """
 
     folded = False
@@ -134,18 +126,18 @@ class BatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        learns = bool(training) and self.trainable
+        is_learning = bool(training) and self.trainable
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma,
             offset=self.beta,
-            mean=[] if learns else self.moving_mean,
-            variance=[] if learns else self.moving_variance,
+            mean=[] if is_learning else self.moving_mean,
+            variance=[] if is_learning else self.moving_variance,
             epsilon=self.epsilon,
-            is_training=learns,
+            is_training=is_learning,
         )
-        if learns:
-            # TensorFlow gives the variance as an estimate for more images, Keras that of the batch.
+        if is_learning:
+            # TensorFlow returns the unbiased estimate of the variance, Keras uses the batch's own.
             count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
             variance *= (count - 1) / count
             kept = self.momentum
@@ -154,14 +146,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         return outputs
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package="leuko_tf")
 class LeakyReLU(keras.layers.LeakyReLU):
-    """`keras.layers.LeakyReLU`, which can be kept from a wrong fusion.
+    """`keras.layers.LeakyReLU` that avoids a wrong fusion of operations.
 
     Attributes:
-      folded: bool. Set by `leuko_tf.network.folding`. TensorFlow 2.21 with oneDNN fuses convolution, bias,
-        sum and LeakyReLU into one operation, and forgets the slope: it takes 0.2, whatever it is.
-        As the larger of x and slope times x it stays right, and no slower. Defaults to False.
+      folded: Set by `leuko_tf.network.folding`. TensorFlow 2.21 with oneDNN fuses convolution,
+        bias, sum and LeakyReLU into one operation that always takes 0.2 as the slope. The larger of
+        x and slope times x is not fused, and no slower.
     """
 
     folded = False
@@ -172,19 +164,18 @@ class LeakyReLU(keras.layers.LeakyReLU):
         return super().call(inputs)
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package="leuko_tf")
 class MergingDense(keras.layers.Dense):
-    """A dense layer whose last unit is merged into another one: two units for one class.
+    """A dense layer that merges its last unit into another one: two units for one class.
 
-    The two logits a and b become log(exp a + exp b), one logit in the place of the other one. A
-    softmax after it gives their class exactly the sum of the probabilities that a softmax over all
-    units would give the two, and leaves the others as they are.
-
-    Arguments are those of `keras.layers.Dense`, with a bias, and `into`.
+    The logits a and b of the two units become one logit, log(exp a + exp b). After a softmax their
+    class has exactly the sum of the two probabilities of a softmax over all units; the other
+    probabilities do not change.
 
     Args:
-      units: int. Number of units, the merged one included.
-      into: int. Unit that the last one is merged into, 0 to units - 2.
+      units: Number of units, the merged one included.
+      into: Unit that the last one is merged into, 0 to units - 2.
+      settings: Other arguments of `keras.layers.Dense`; there is always a bias.
 
     Call arguments:
       inputs: float tensor [batch, channels].
@@ -199,8 +190,8 @@ class MergingDense(keras.layers.Dense):
 
     def call(self, inputs, training=None):
         logits = keras.ops.matmul(inputs, self.kernel) + self.bias
-        two = keras.ops.stack([logits[:, self.into], logits[:, -1]], axis=-1)
-        merged = keras.ops.logsumexp(two, axis=-1, keepdims=True)
+        pair = keras.ops.stack([logits[:, self.into], logits[:, -1]], axis=-1)
+        merged = keras.ops.logsumexp(pair, axis=-1, keepdims=True)
         before, after = logits[:, : self.into], logits[:, self.into + 1 : -1]
         return self.activation(keras.ops.concatenate([before, merged, after], axis=-1))
 

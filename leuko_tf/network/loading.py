@@ -1,4 +1,4 @@
-"""Loading a saved model, for every command that takes one."""
+"""Loads saved models."""
 
 from pathlib import Path
 
@@ -16,26 +16,26 @@ def load_model(file: Path) -> keras.Model:
     """Loads a `.keras` file of this project for inference.
 
     Args:
-      file: the file; `best.keras` of a work folder is float32 and without optimizer.
+      file: Such as `best.keras` of a work folder.
 
     Returns:
       A float32 model from images in 0 to 255 to 15 probabilities.
 
     Raises:
-      UserError: if the file is missing or no `.keras` file, or the model is another network or
-        computes in mixed precision.
+      UserError: if the file is missing or not a `.keras` file, or the model is not of this project
+        or computes in mixed precision.
     """
     if not file.is_file():
         raise UserError(f"No model {file}. A training writes best.keras into its work folder.")
     try:
         model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # zip, JSON and Keras each raise their own
+    except Exception as error:  # of zip, JSON and Keras
         if h5py.is_hdf5(file):
             raise UserError(
-                f"{file} is a weight file, and no .keras model. The weights of 2019 become one by "
+                f"{file} is a weight file, not a .keras model. Convert the weights of 2019 with "
                 "python -m leuko_tf.import_2019"
             ) from error
-        # Keras goes on with the whole configuration.
+        # Keras appends the whole configuration.
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{file} is not a .keras model that can be loaded: {reason}") from error
     if model.output_shape != (None, len(CODES)):
@@ -43,25 +43,22 @@ def load_model(file: Path) -> keras.Model:
             f"{file} has outputs {model.output_shape}, not the {len(CODES)} classes of this project"
         )
     if not any(layer.name == SCALING for layer in model.layers):
-        raise UserError(f"{file} is no network of this project: it has no layer `{SCALING}`")
+        raise UserError(f"{file} is not a network of this project: it has no layer `{SCALING}`")
     if any(layer.compute_dtype != "float32" for layer in model.layers):
         raise UserError(
-            f"{file} computes in mixed precision: it is there to resume a training. Use the "
+            f"{file} computes in mixed precision: it only serves to resume a training. Use the "
             "best.keras beside it."
         )
     return model
 
 
 def make_embedding_model(model: keras.Model) -> keras.Model:
-    """The network without its last layer: the features by which it tells the classes apart.
-
-    Args:
-      model: a model of this project, which keeps its layers: the two share them.
+    """Makes a model without the last layer, which shares the other layers with `model`.
 
     Returns:
-      A model from the same images to features, float32 [n, features], in the order of the images.
-      They are what the exported signature `embed` gives.
+      A model from the same images to features, float32 [n, features]; the exported signature
+      `embed` returns the same.
     """
-    # The one dense layer of the network, whatever makes 15 classes of its units.
+    # The only dense layer, of whatever type.
     last = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
     return keras.Model(model.inputs, last.input, name="embedding")

@@ -38,25 +38,22 @@ def build_resnext(
 ) -> keras.Model:
     """Builds the network; the defaults are the paper's ResNeXt-50 (32x4d).
 
-    Every convolution has a bias, the first block of every stage has a projection, and the stride
-    sits on the grouped 3x3 convolution. With 15 outputs it has 23,112,975 parameters, with 16
+    Every convolution has a bias, the first block of every stage has a projection, and the grouped
+    3x3 convolution has the stride. With 15 outputs the network has 23,112,975 parameters, with 16
     (the paper's two erythroblast outputs) 23,115,024.
 
     Args:
-      input_size: int. Side in pixels at which the network looks at a cell. Defaults to 400.
-      field: int. Side of the square in the middle of an image that the network looks at, in the
-        image's pixels; the model brings it to `input_size`. Defaults to 400, the whole of the
-        data set's images.
-      num_outputs: int. Number of classes. Defaults to 15.
-      blocks: sequence of int. Bottleneck blocks of each stage.
-      stem_width: int. Channels of the first convolution. Defaults to 64.
-      width: int. Inner channels of the first stage, doubled by each stage; a stage's outer
-        channels are twice its inner ones. Defaults to 128.
-      cardinality: int. Groups of the 3x3 convolutions; must divide `width`. Defaults to 32.
-      activation: string. `"leaky_relu"` (slope 0.3, the paper's) or the name of any Keras
-        activation. Defaults to `"leaky_relu"`.
-      batch_norm_momentum: float. Of the moving averages, 0 to 1. Defaults to 0.99; a training of
-        few steps wants less.
+      input_size: Side of the network's input in pixels.
+      field: Side of the centred square that is cropped from an image and resized to `input_size`,
+        in the image's pixels. 400 is the whole image in the paper's data set.
+      num_outputs: Number of classes.
+      blocks: Bottleneck blocks of each stage.
+      stem_width: Channels of the first convolution.
+      width: Inner channels of the first stage; each stage doubles them. A stage's outer channels
+        are twice its inner ones.
+      cardinality: Groups of the 3x3 convolutions; must divide `width`.
+      activation: `"leaky_relu"` (slope 0.3, the paper's) or the name of any Keras activation.
+      batch_norm_momentum: Momentum of the moving averages, 0 to 1; lower for few training steps.
 
     Returns:
       A Keras model from `images`, uint8 or float [batch, height, width, 3] in 0 to 255, to
@@ -83,7 +80,7 @@ def build_resnext(
             x = net.bottleneck(x, inner, stride, project=block == 1, name=name)
     x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    # The last step is float32 also in a mixed-precision model: bfloat16 has three digits.
+    # The last layer computes in float32 even in mixed precision: bfloat16 has three digits.
     probabilities = keras.layers.Dense(
         num_outputs, activation="softmax", dtype="float32", name=OUTPUT_NAME
     )(x)
@@ -91,7 +88,7 @@ def build_resnext(
 
 
 class _Parts:
-    """The pieces of a block, with the settings that all blocks share."""
+    """Adds the parts of blocks to a network, with the settings that all blocks share."""
 
     def __init__(self, cardinality: int, activation: str, batch_norm_momentum: float):
         self._cardinality = cardinality
@@ -99,9 +96,9 @@ class _Parts:
         self._momentum = batch_norm_momentum
 
     def bottleneck(self, x, inner: int, stride: int, project: bool, name: str):
-        """1x1, grouped 3x3, 1x1, each normalised; the activation of the last follows the sum.
+        """Adds 1x1, grouped 3x3 and 1x1, each with a batch norm; the last activates after the sum.
 
-        The order of creation is that of the published weight file: a projection comes last.
+        Layers are created in the order of the published weight file: a projection comes last.
         """
         y = Conv2D(inner, 1, name=f"{name}_conv1")(x)
         y = self.activate(self.normalise(y, f"{name}_1"), f"{name}_1")
@@ -136,11 +133,11 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
     """Builds the network of a configuration.
 
     Args:
-      config: `leuko_tf.config.ModelConfig`.
-      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+      config: The network.
+      precision: Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
 
     Raises:
-      UserError: if Keras has no activation of that name.
+      UserError: if Keras has no such activation.
     """
     try:
         keras.activations.get(config.activation)
@@ -154,27 +151,27 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
 
 
 def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras.Model:
-    """Builds the network of a model again, with its weights, to train it further.
+    """Copies a model with its weights, to train it further.
 
     Args:
-      model: a float32 model of this project.
-      config: what the training's configuration tells of the network. The momentum of the batch
-        norms, which is of the training, is taken from there.
-      precision: string. Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+      model: A float32 model of this project.
+      config: The training's description of the network, which must be the same; but the momentum
+        of the batch norms is taken from here.
+      precision: Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
 
     Raises:
-      UserError: if the configuration tells another network, or the model has none of this module.
+      UserError: if `config` describes another network, or `build_resnext` did not build the model.
     """
-    wanted = asdict(replace(_read_config(model), batch_norm_momentum=config.batch_norm_momentum))
-    others = {k: wanted[k] for k, v in asdict(config).items() if v != wanted[k]}
-    if others:
-        lines = " ".join(f"model.{k}={v}".replace(" ", "") for k, v in others.items())
+    actual = asdict(replace(_read_config(model), batch_norm_momentum=config.batch_norm_momentum))
+    different = {k: actual[k] for k, v in asdict(config).items() if v != actual[k]}
+    if different:
+        settings = " ".join(f"model.{k}={v}".replace(" ", "") for k, v in different.items())
         raise UserError(
-            "The network of train.initial_model is another one than that of the configuration. "
-            f"To train it, set: {lines}"
+            "The network of train.initial_model differs from that of the configuration. To train "
+            f"it, set: {settings}"
         )
 
-    def again(layer: keras.Layer) -> keras.Layer:
+    def copy_layer(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()
         if layer.name not in (SCALING, OUTPUT_NAME):  # these are float32 in every precision
             settings["dtype"] = precision
@@ -183,23 +180,21 @@ def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras
         return type(layer).from_config(settings)
 
     with use_dtype_policy(precision):
-        copy = keras.models.clone_model(model, clone_function=again)
+        copy = keras.models.clone_model(model, clone_function=copy_layer)
     copy.set_weights(model.get_weights())
     return copy
 
 
 def strip_scaling(model: keras.Model) -> keras.Model:
-    """The network without its first layer, whose layers it shares.
+    """Makes a model without the scaling layer, which shares the other layers with `model`.
 
-    Returns:
-      A model of what the network sees (`leuko_tf.network.view.to_network_input`), float32 [n, size, size, 3], but
-      in 0 to 1.
+    Its input is that of `leuko_tf.network.view.to_network_input` in 0 to 1.
     """
     return keras.Model(model.get_layer(SCALING).output, model.outputs[0])
 
 
 def _read_config(model: keras.Model) -> ModelConfig:
-    """The configuration of a network that `resnext` built."""
+    """Reads the configuration of a network from its layers."""
     sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)
     blocks = Counter(match[1] for match in sums if match)
     try:
@@ -218,12 +213,12 @@ def _read_config(model: keras.Model) -> ModelConfig:
             batch_norm_momentum=model.get_layer("stem_norm").momentum,
         )
     except (ValueError, AttributeError) as error:
-        raise UserError(f"train.initial_model is no ResNeXt of this project: {error}") from error
+        raise UserError(f"train.initial_model is not a ResNeXt of this project: {error}") from error
 
 
 @contextmanager
 def use_dtype_policy(name: str) -> Iterator[None]:
-    """Makes a dtype policy Keras' default for a while; a model keeps the one it was made under."""
+    """Sets Keras' default dtype policy inside a `with`; layers made there keep it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,11 +1,10 @@
-"""What computes a network's answers: TensorFlow, or OpenVINO, which is faster on a CPU.
+"""Runs a network on TensorFlow or on OpenVINO, which is faster on a CPU.
 
-OpenVINO gets the network as TensorFlow would run it, at float32. What it makes of it is compared
-with TensorFlow before it is used. It takes one image after the other, at a fixed shape: batches
-were no faster.
+OpenVINO converts the float32 network of TensorFlow; its probabilities are compared with
+TensorFlow's before use. It takes one image at a time, at a fixed shape: batches were no faster.
 
-The trade: a larger installation (`pip install leuko_tf[openvino]`, 180 MB), a conversion of one to
-three seconds at each start, CPUs alone; and answers that differ in the sixth digit or so.
+The costs: a larger installation (`pip install leuko_tf[openvino]`, 180 MB), one to three seconds of
+conversion at each start, CPUs only, and probabilities that differ in about the sixth digit.
 docs/benchmark.md has the speeds.
 """
 
@@ -27,30 +26,30 @@ if TYPE_CHECKING:
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 RUNTIMES = (TENSORFLOW, OPENVINO)
 
-# Of probabilities; more, and it is another network.
+# Largest difference of probabilities; above it, the conversion has failed.
 TOLERANCE = 1e-4
 
-# OpenVINO's names. It would take bfloat16 by itself where the processor has it.
+# OpenVINO's names. By default it would take bfloat16 if the processor has it.
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def make_predictor(
     model: "keras.Model", runtime: str = TENSORFLOW, symmetries: bool = False
 ) -> "Callable[[np.ndarray], np.ndarray]":
-    """The function from images to probabilities, as a runtime computes it.
+    """Makes a function that computes probabilities from images.
 
     Args:
-      model: a model of this project, float32.
-      runtime: of `RUNTIMES`.
-      symmetries: whether to average the probabilities over the image's eight turns and mirrorings,
-        at eight times the work: a cell on a slide has no upper side.
+      model: A float32 model of this project.
+      runtime: One of `RUNTIMES`.
+      symmetries: Whether to average the probabilities over the eight rotations and reflections of
+        each image, at eight times the cost: a cell on a slide has no upper side.
 
     Returns:
       A function from uint8 or float images [n, height, width, 3] in 0 to 255, of any size, to
       float32 probabilities [n, 15].
 
     Raises:
-      UserError: if OpenVINO is not installed, or cannot convert the model faithfully.
+      UserError: if OpenVINO is not installed, or fails to convert the model.
     """
     import numpy as np
 
@@ -64,18 +63,18 @@ def make_predictor(
         network = make_openvino_network(extract_network(folded))
     scaling = model.get_layer(SCALING)
 
-    def answer(images: "np.ndarray") -> "np.ndarray":
-        # As the model's first layer would; OpenVINO has no resizing with antialiasing.
+    def predict(images: "np.ndarray") -> "np.ndarray":
+        # As the model's first layer does; OpenVINO cannot resize with antialiasing.
         cells = np.asarray(to_network_input(images, scaling.field, scaling.size))
         if not symmetries:
             return network(cells)
         return np.mean([network(cells) for cells in iterate_symmetries(cells)], axis=0)
 
-    return answer
+    return predict
 
 
 def iterate_symmetries(images: "np.ndarray") -> "Iterator[np.ndarray]":
-    """Images [n, size, size, 3] under the eight symmetries of the square, the first unchanged."""
+    """Yields images [n, size, size, 3] under the eight symmetries of the square; first as given."""
     import numpy as np
 
     for mirrored in (images, images[:, :, ::-1]):
@@ -84,7 +83,7 @@ def iterate_symmetries(images: "np.ndarray") -> "Iterator[np.ndarray]":
 
 
 def copy_with_folded_norms(model: "keras.Model") -> "keras.Model":
-    """The same model with its batch norms in its convolutions; the one given stays as it is."""
+    """Copies a model and folds the batch norms of the copy into its convolutions."""
     import keras
 
     from leuko_tf.network.folding import fold_batch_norms
@@ -96,9 +95,10 @@ def copy_with_folded_norms(model: "keras.Model") -> "keras.Model":
 
 
 def extract_network(model: "keras.Model") -> "tf.types.experimental.ConcreteFunction":
-    """A model as a graph of what it sees (`leuko_tf.network.view.to_network_input`) to probabilities.
+    """Extracts a graph from the network's input to probabilities.
 
-    It takes float32 images [n, size, size, 3] in 0 to 255.
+    The input is that of `leuko_tf.network.view.to_network_input`: float32 [n, size, size, 3] in 0
+    to 255.
     """
     import tensorflow as tf
 
@@ -109,20 +109,16 @@ def extract_network(model: "keras.Model") -> "tf.types.experimental.ConcreteFunc
     graph = tf.function(
         lambda images: network(images / 255.0, training=False)
     ).get_concrete_function(spec)
-    graph.of = model  # by itself a graph does not keep its variables alive
+    graph.of = model  # keeps the variables alive, which a graph alone does not
     return graph
 
 
 def make_tensorflow_network(
     network: "tf.types.experimental.ConcreteFunction",
 ) -> "Callable[[np.ndarray], np.ndarray]":
-    """A network with its weights as constants: oneDNN then brings them into its order only once.
+    """Turns a network's weights into constants, which oneDNN then reorders only once.
 
-    Args:
-      network: see `openvino_network`.
-
-    Returns:
-      As of `openvino_network`.
+    See `make_openvino_network` for arguments and result.
     """
     import numpy as np
     import tensorflow as tf
@@ -137,19 +133,19 @@ def make_tensorflow_network(
 def make_openvino_network(
     network: "tf.types.experimental.ConcreteFunction",
 ) -> "Callable[[np.ndarray], np.ndarray]":
-    """Converts a network for OpenVINO, and checks it against TensorFlow.
+    """Converts a network for OpenVINO and compares it with TensorFlow.
 
     Args:
-      network: as of `network_of`. From a loaded SavedModel it is
-        `loaded.network.concrete_functions[0]`; keep `loaded` meanwhile.
+      network: From `extract_network`; or `loaded.network.concrete_functions[0]` of a loaded
+        SavedModel, with `loaded` kept alive during the call.
 
     Returns:
-      A function from images [n, size, size, 3] in 0 to 255 to float32 probabilities [n, 15]. It
-      may be called from several threads; they wait for each other.
+      A function from images [n, size, size, 3] in 0 to 255 to float32 probabilities [n, 15].
+      Several threads may call it; they wait for each other.
 
     Raises:
-      UserError: if OpenVINO is not installed, cannot convert the network, or gives probabilities
-        that differ by more than `TOLERANCE`.
+      UserError: if OpenVINO is not installed, cannot convert the network, or computes
+        probabilities that differ by more than `TOLERANCE`.
     """
     import numpy as np
     import tensorflow as tf
@@ -157,7 +153,7 @@ def make_openvino_network(
     converted = compile_for_openvino(convert_for_openvino(network))
     images = _draw_probe(size=network.inputs[0].shape[1])
     difference = float(np.abs(converted(images) - network(tf.constant(images)).numpy()).max())
-    if not difference <= TOLERANCE:  # nor is it, if it is no number
+    if not difference <= TOLERANCE:  # true for NaN, too
         raise UserError(
             f"OpenVINO's probabilities differ from TensorFlow's by {difference:.1e}, more than "
             f"{TOLERANCE:g}. Use --runtime {TENSORFLOW}."
@@ -166,10 +162,7 @@ def make_openvino_network(
 
 
 def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "openvino.Model":
-    """The network in OpenVINO's form, for one image.
-
-    Args:
-      network: as of `openvino_network`.
+    """Converts a network of `extract_network` to OpenVINO's form, for one image.
 
     Raises:
       UserError: if OpenVINO is not installed, or cannot convert the network.
@@ -177,10 +170,10 @@ def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "
     library = import_openvino()
     size, channels = network.inputs[0].shape[2:]
     try:
-        # By default the weights stay TensorFlow's, who frees them with the network: garbage then.
+        # By default OpenVINO would share the weights, which TensorFlow frees with the network.
         converted = library.convert_model(network, share_weights=False)
         converted.reshape([1, size, size, channels])
-    except Exception as error:  # each of its parts raises its own
+    except Exception as error:  # of many types
         raise UserError(
             f"OpenVINO cannot convert this network: {error}. Use --runtime {TENSORFLOW}."
         ) from error
@@ -190,11 +183,11 @@ def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "
 def compile_for_openvino(
     converted: "openvino.Model", precision: str = "float32"
 ) -> "Callable[[np.ndarray], np.ndarray]":
-    """What `convert` returned as a function, unchecked; see `openvino_network`.
+    """Compiles a converted network, unchecked, to the function of `make_openvino_network`.
 
     Args:
-      converted: the network, for one image.
-      precision: of `PRECISIONS`. bfloat16 needs a processor that has it.
+      converted: From `convert_for_openvino`.
+      precision: A key of `PRECISIONS`. bfloat16 needs a processor that has it.
     """
     import numpy as np
 
@@ -208,31 +201,30 @@ def compile_for_openvino(
     )
     outputs = compiled_model.output(0).shape[1]
     request = compiled_model.create_infer_request()
-    free = threading.Lock()
+    lock = threading.Lock()
 
-    def answer(images: "np.ndarray") -> "np.ndarray":
+    def predict(images: "np.ndarray") -> "np.ndarray":
         images = np.asarray(images, np.float32)
         probabilities = np.empty((len(images), outputs), np.float32)
-        with free:
+        with lock:
             for i in range(len(images)):
                 probabilities[i] = request.infer([images[i : i + 1]])[0]
         return probabilities
 
-    return answer
+    return predict
 
 
 def import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry.
 
-    As installed it reports, unasked, each import and each conversion to its maker through Google
-    Analytics. Where images of patients are looked at nothing may call out; and it needs nothing
-    of this to work.
+    By default it reports each import and each conversion to its maker through Google Analytics. A
+    program that looks at images of patients must not do that, and OpenVINO works without it.
 
     Raises:
       UserError: if it is not installed.
     """
-    switched_off: Any = None  # what Python takes for a module that cannot be imported
-    sys.modules.setdefault("openvino_telemetry", switched_off)
+    blocked: Any = None  # with None in `sys.modules`, Python cannot import the module
+    sys.modules.setdefault("openvino_telemetry", blocked)
     try:
         import openvino
     except ImportError as error:
@@ -243,9 +235,9 @@ def import_openvino() -> ModuleType:
 
 
 def _draw_probe(size: int) -> "np.ndarray":
-    """float32 [15, size, size, 3]: drawn cells, a class each.
+    """Draws one cell per class: float32 [15, size, size, 3].
 
-    Of noise a trained network is so sure that its probabilities are 0 and 1, whatever the weights.
+    Noise would not do: a trained network answers it with probabilities of 0 and 1.
     """
     import numpy as np
     import tensorflow as tf

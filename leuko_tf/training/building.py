@@ -1,4 +1,4 @@
-"""Builds the network to train, compiles it, or restores it where a training was stopped."""
+"""Builds and compiles the network to train, or restores it from a stopped training."""
 
 import warnings
 from pathlib import Path
@@ -21,13 +21,13 @@ from leuko_tf.training.optimizers import Adam, AdamW
 def compile_model(
     model: keras.Model, config: Config, steps: int, shares: list[float] | None = None
 ) -> keras.Model:
-    """Gives the model its loss, optimizer and schedule, and makes it ready to train fast.
+    """Compiles the model with its loss, optimizer and schedule, and skips useless gradients.
 
     Args:
-      model: the network.
-      config: the whole configuration.
-      steps: optimizer steps of one epoch.
-      shares: classes' shares among the training images, 0 to 1; only for
+      model: The network.
+      config: The whole configuration.
+      steps: Optimizer steps per epoch.
+      shares: Shares of the classes among the training images, 0 to 1; needed for
         `optimizer.logit_adjustment`.
     """
     settings = config.optimizer
@@ -65,7 +65,7 @@ def compile_model(
 
 
 def make_network(config: Config, precision: str) -> keras.Model:
-    """The network to train: new, or that of the initial model with its weights."""
+    """Builds the network to train: new, or a copy of the initial model with its weights."""
     if config.train.initial_model is None:
         return from_config(config.model, precision)
     return from_model(load_model(Path(config.train.initial_model)), config.model, precision)
@@ -74,27 +74,26 @@ def make_network(config: Config, precision: str) -> keras.Model:
 def build_or_resume(
     config: Config, workdir: Path, steps: int, shares: list[float] | None = None
 ) -> tuple[keras.Model, int]:
-    """The model, ready to train, and how many epochs it has behind it."""
+    """Returns the compiled model, restored from `last.keras` if there is one, and its epochs."""
     policy = _resolve_auto(config.train.precision, on_gpu="mixed_bfloat16", on_cpu="float32")
     network = make_network(config, policy)
-    network.get_layer(SCALING).field = config.model.input_size  # batches come as they are seen
+    network.get_layer(SCALING).field = config.model.input_size  # batches are cropped already
     model = compile_model(network, config, steps, shares)
     last = workdir / LAST
     done = 0
     if last.exists():
         try:
-            # Under another policy Keras would leave out float16's loss scaling, and then, with no
-            # more than a warning, the optimizer's numbers.
+            # Under another policy Keras would drop float16's loss scaling, and then the optimizer's
+            # variables with only a warning.
             with use_dtype_policy(policy), warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Skipping variable loading")
                 saved = keras.models.load_model(last)
             done = callbacks.read_epochs_done(last)
         except (ValueError, OSError, UserWarning) as error:
             raise UserError(
-                f"{last} cannot be loaded: {error}. Delete {workdir} to begin anew."
+                f"{last} cannot be loaded: {error}. Delete {workdir} to start again."
             ) from error
-        # Only the numbers are taken over: a saved optimizer does not know any more which weights
-        # are spared from decay.
+        # Copy only the values: a saved optimizer has forgotten which weights have no decay.
         model.optimizer.build(model.trainable_variables)
         _copy_values(saved.variables, model.variables)
         _copy_values(saved.optimizer.variables, model.optimizer.variables)
@@ -109,7 +108,7 @@ def _copy_values(sources: list[Any], targets: list[Any]) -> None:
 
 
 def _resolve_auto(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:
-    """Replaces `auto` by what suits the machine."""
+    """Replaces `auto` by the choice for this machine."""
     if setting != "auto":
         return setting
     return on_gpu if tf.config.list_physical_devices("GPU") else on_cpu

@@ -1,4 +1,4 @@
-"""What happens during `fit`: one JSON line an epoch, last and best model, stop on NaN."""
+"""Callbacks of a training: progress, log, saved models, stop on NaN."""
 
 import json
 import math
@@ -12,13 +12,42 @@ import keras
 from leuko_tf.cli import UserError, write_aside
 from leuko_tf.files import BEST, LAST, LOG
 
-# Lies in last.keras, a zip file, beside weights and optimizer: no kill can part them. The
-# optimizer's step count would not do, since float16 training skips steps without counting them.
+# A member of last.keras, a zip file, so that a kill cannot separate it from weights and optimizer.
+# The optimizer's step count is no substitute: float16 training skips steps without counting them.
 EPOCHS_DONE = "leuko_tf_epochs_done"
+
+PROGRESS_INTERVAL_S = 30.0
+
+
+class PrintProgress(keras.callbacks.Callback):
+    """Prints a line about every `interval_s` seconds within an epoch, for output into a file.
+
+    Loss and accuracy are averages over the epoch so far. Keras prints the line of a whole epoch.
+    """
+
+    def __init__(self, interval_s: float):
+        super().__init__()
+        self._interval_s = interval_s
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+        self._start = self._printed = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        now, steps = time.monotonic(), self.params["steps"]
+        if batch + 1 == steps or now - self._printed < self._interval_s:
+            return
+        self._printed = now
+        loss, accuracy = (float((logs or {})[name]) for name in ("loss", "accuracy"))
+        print(
+            f"epoch {self._epoch + 1} of {self.params['epochs']}, step {batch + 1} of {steps}: "
+            f"loss {loss:.4f}, accuracy {accuracy:.4f}, {now - self._start:.0f} s",
+            flush=True,
+        )
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Raises `UserError` at the first step whose loss is not a finite number."""
+    """Raises `UserError` at the first step whose loss is not finite."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
@@ -28,13 +57,13 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise UserError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. "
-                "The models saved so far are of earlier epochs. Try a lower "
-                "optimizer.learning_rate in a new work folder."
+                "Models of earlier epochs are saved. Try a lower optimizer.learning_rate in a new "
+                "work folder."
             )
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Appends one JSON line an epoch: all metrics, seconds and images a second."""
+    """Appends one JSON line per epoch: all metrics, learning rate, seconds, images per second."""
 
     def __init__(self, file: Path, images_per_epoch: int):
         super().__init__()
@@ -57,10 +86,11 @@ class EpochLog(keras.callbacks.Callback):
 
 
 class SaveModels(keras.callbacks.Callback):
-    """Saves `best.keras`, to use, if the epoch is the best so far; then `last.keras`, to resume.
+    """Saves `best.keras` after the best epoch so far, and `last.keras` after every epoch.
 
-    The best model is plain: float32, no optimizer, averaged weights if the training averages.
-    Its file is written before the last one, which marks the epoch as done.
+    The best model is ready for use: float32, without optimizer, with the averaged weights if the
+    training averages. The last one has all that resuming needs. It is written last, because it
+    marks the epoch as done.
     """
 
     def __init__(self, workdir: Path, inference_model: keras.Model, monitor: str, best: float):
@@ -84,31 +114,31 @@ class SaveModels(keras.callbacks.Callback):
 
 
 def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> None:
-    """Copies the weights, the averaged ones where the optimizer keeps an average."""
+    """Copies the weights; the averaged ones if the optimizer keeps an average."""
     for target, source in zip(inference_model.variables, trained.variables, strict=True):
         target.assign(source)
     optimizer = getattr(trained.optimizer, "inner_optimizer", trained.optimizer)
     if optimizer.use_ema:
-        averages = optimizer._model_variables_moving_average  # Keras has no public name for them
+        averages = optimizer._model_variables_moving_average  # not public in Keras
         for target, average in zip(inference_model.trainable_variables, averages, strict=True):
             target.assign(average)
 
 
 def read_epochs_done(last: Path) -> int:
-    """Number of epochs behind a `last.keras`.
+    """Reads the number of trained epochs from a `last.keras`.
 
     Raises:
-      UserError: if the file is damaged, or no work folder's.
+      UserError: if the file is damaged or was not written by a training.
     """
     try:
         with zipfile.ZipFile(last) as file:
             return int(file.read(EPOCHS_DONE))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{last} is damaged: {error}. Delete the folder to begin anew.") from error
+        raise UserError(f"{last} is damaged: {error}. Delete the folder to start again.") from error
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:
-    """The epochs logged so far, oldest first; a line cut off by a kill is left out."""
+    """Reads the log, oldest epoch first, without a last line that a kill has cut off."""
     file = workdir / LOG
     if not file.exists():
         return []
@@ -122,7 +152,7 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(workdir: Path, epochs: int) -> None:
-    """Drops the lines of epochs that were logged but not saved: they will be run again."""
+    """Drops the lines of epochs that were logged but not saved, and will be trained again."""
     kept = [e for e in read_log(workdir) if e["epoch"] <= epochs]
     with write_aside(workdir / LOG) as aside:
         aside.write_text("".join(json.dumps(e) + "\n" for e in kept))

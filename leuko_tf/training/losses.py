@@ -1,4 +1,4 @@
-"""Cross-entropy, and with it the adjustment for classes of very different size."""
+"""Cross-entropy adjusted for classes of very different size."""
 
 from typing import Any
 
@@ -8,18 +8,16 @@ import numpy as np
 
 @keras.saving.register_keras_serializable(package="leuko_tf")
 class AdjustedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of probabilities weighed by how frequent each class is.
+    """Cross-entropy with logit adjustment (Menon et al. 2021, arXiv 2007.07314, eq. 10, tau = 1).
 
-    While it trains, the network's probabilities are multiplied by the classes' shares and made to
-    sum to 1 again; adding the logarithm of the share to each logit is the same. What the network
-    learns is then the probability of a class where all are equally frequent, and frequent classes
-    no longer win for being frequent: logit adjustment (Menon et al. 2021, arXiv 2007.07314,
-    equation 10 with tau = 1).
+    In training, the network's probabilities are multiplied by the classes' shares and normalised
+    again, which equals adding log(share) to each logit. So the network learns the probabilities
+    for equally frequent classes, and frequent classes have no advantage.
 
     Args:
-      shares: classes' shares among the samples, 0 to 1; classes without any weigh 1, so that
-        they are learned to be the least likely.
-      label_smoothing: float, 0 to below 1, as in `keras.losses.CategoricalCrossentropy`.
+      shares: Shares of the classes among the samples, 0 to 1. A class without samples has the
+        weight 1, so that the network learns that it is the least likely.
+      label_smoothing: 0 to below 1, as in `keras.losses.CategoricalCrossentropy`.
 
     Call arguments:
       y_true: float [batch, classes], one-hot.
@@ -34,10 +32,10 @@ class AdjustedCrossentropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         shares = np.array(self.shares)
         weights = np.where(shares > 0, shares, 1.0)
-        weighed = y_pred * keras.ops.convert_to_tensor(weights, y_pred.dtype)
-        # Keras divides by the sum.
+        weighted = y_pred * keras.ops.convert_to_tensor(weights, y_pred.dtype)
+        # Keras divides the probabilities by their sum.
         return keras.losses.categorical_crossentropy(
-            y_true, weighed, label_smoothing=self.label_smoothing
+            y_true, weighted, label_smoothing=self.label_smoothing
         )
 
     def get_config(self) -> dict[str, Any]:
