@@ -18,24 +18,24 @@ The answer is
   classes          string [n, 15], codes in order of falling probability
   blast_score      float32 [n], probability of MYO and MOB together
   atypical_score   float32 [n], probability of the eight atypical classes together
-  remark           string [n], what to know of the model, such as that it learned from synthetic
+  remark           string [n], a warning about the model, such as that it was trained on synthetic
                    cells; mostly empty
 
 and the others are
 
   valid            bool [n], whether the file could be decoded
   problem          string [n], why not, in one sentence; empty where valid
-  saliency         uint8 [n, size, size], size being the side of the network's input: the plain
-                   gradient of the first class's logit, as `leuko_tf.saliency` has it, scaled to 0
-                   to 255 in each image
-  field            int32 [n], 0 where not valid: side in pixels of the square in the image's middle
-                   that network and map cover (`leuko_tf.network.view.to_network_input`)
+  saliency         uint8 [n, size, size], where size is the side of the network's input: the plain
+                   gradient of the first class's logit, as in `leuko_tf.saliency`, scaled to 0 to
+                   255 in each image
+  field            int32 [n], side in pixels of the square in the image's middle that network and
+                   map cover (`leuko_tf.network.view.to_network_input`); 0 where not valid
   embedding        float32 [n, d], the input of the network's last layer
   scores           float32 [n, 15], the probabilities of `classes`, falling
 
-n may be 0. Images may have any size up to `leuko_tf.savedmodel.decoding.MAX_PIXELS`; files in one request may
-differ in size. An image that is not valid does not disturb the others: its numbers are zeros, its
-classes empty strings, in `classify` too.
+n may be 0. Images may have any size up to `leuko_tf.savedmodel.decoding.MAX_PIXELS`, and the files
+of one request may differ in size. An invalid image does not affect the others: its numbers are
+zeros and its classes empty strings, in `classify` too.
 """
 
 import argparse
@@ -49,24 +49,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leuko_tf.classes import CODES
+from leuko_tf.classes import CODES, SYNTHETIC_REMARK
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
+from leuko_tf.files import CONFIG, MODEL_CARD
 
 if TYPE_CHECKING:
     import keras
 
-# Numbers of images that are warmed up. serving/config/batching.config allows any number up to the
-# last; all of them would keep a new version waiting for minutes.
+# Batch sizes of the warm-up. serving/config/batching.config allows any up to the last, but warming
+# up all of them would delay a new version by minutes.
 WARM_BATCH_SIZES = (1, 2, 4, 8, 16)
-
-SYNTHETIC_REMARK = "The network was trained on SYNTHETIC cells: it knows nothing of real ones."
 
 EXTRA = "assets.extra"
 LABELS = "labels.txt"
 MODEL_DESCRIPTION = "model.json"
-MODEL_CARD = "model_card.md"
 CHECKSUMS = "SHA256SUMS"  # for `sha256sum -c assets.extra/SHA256SUMS` in the version's folder
-UNFINISHED = ".unfinished"  # no integer: a server does not look at it
+UNFINISHED = ".unfinished"  # not an integer, so servers ignore it
 
 
 def export(
@@ -80,23 +78,24 @@ def export(
 ) -> Path:
     """Publishes the model as a new version.
 
-    The version appears under its number by one rename, whole. What exports that were killed have
-    left in the base folder is deleted.
+    The finished version is renamed to its number, so that no server finds a part of it. Deletes
+    what killed exports left in the base folder.
 
     Args:
-      model: a model of this project, spent by this (see `leuko_tf.savedmodel.signatures.ServedModel`).
-      out: the model's base folder, which holds the versions.
-      description: JSON-like facts about the model, to travel in assets.extra/model.json. If it
-        says `synthetic`, so does every answer.
-      temperature: divides the logits; above 0.
-      version: the version's number; the next one by default.
-      documents: files to travel in assets.extra, by the name that they get there.
+      model: A model of this project; cannot be used afterwards (see
+        `leuko_tf.savedmodel.signatures.ServedModel`).
+      out: The model's base folder, which holds the versions.
+      description: JSON-like facts about the model for assets.extra/model.json. If it has a true
+        `synthetic`, every answer carries `SYNTHETIC_REMARK`.
+      temperature: Divides the logits; above 0.
+      version: The version's number; by default the next one.
+      documents: Files to copy to assets.extra, by their name there.
 
     Returns:
       The new version's folder.
 
     Raises:
-      UserError: if there is such a version.
+      UserError: If the version exists.
     """
     from leuko_tf.savedmodel import decoding, warmup
     from leuko_tf.savedmodel.signatures import ServedModel
@@ -116,8 +115,8 @@ def export(
     }
 
     out.mkdir(parents=True, exist_ok=True)
-    _clean_up(out)
-    aside = _aside(out)
+    _delete_unfinished(out)
+    aside = _name_unfinished(out)
     try:
         _save(served, aside)
         extra = aside / EXTRA
@@ -127,14 +126,14 @@ def export(
         for name, file in (documents or {}).items():
             shutil.copyfile(file, extra / name)
         warmup.write_warmup_requests(extra / warmup.FILE, served.size, WARM_BATCH_SIZES)
-        (extra / CHECKSUMS).write_text(checksums(aside))
+        (extra / CHECKSUMS).write_text(compute_checksums(aside))
         return _publish(aside, out, version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def versions(base: Path) -> list[int]:
-    """The versions in a model's base folder, lowest first."""
+def find_versions(base: Path) -> list[int]:
+    """Lists the versions in a model's base folder, lowest first."""
     names = [d.name for d in base.iterdir() if d.is_dir()]
     return sorted(int(n) for n in names if n.isascii() and n.isdecimal() and str(int(n)) == n)
 
@@ -142,27 +141,27 @@ def versions(base: Path) -> list[int]:
 def prune(base: Path, keep: int, published: Path) -> list[int]:
     """Deletes the oldest versions until `keep` remain, but never the one just published.
 
-    Each goes out of sight by one rename, so that no server finds half of it.
+    Each is renamed first, so that no server finds a part of it.
 
     Args:
-      base: the model's base folder.
-      keep: number of versions to keep, from 1 up.
-      published: the version's folder to keep in any case.
+      base: The model's base folder.
+      keep: Number of versions to keep, 1 or more.
+      published: Folder of a version to keep in any case.
 
     Returns:
-      The versions that were deleted.
+      The deleted versions.
     """
-    others = [v for v in versions(base) if v != int(published.name)]
+    others = [v for v in find_versions(base) if v != int(published.name)]
     old = others[: max(0, len(others) - (keep - 1))]
     for version in old:
-        aside = _aside(base)
+        aside = _name_unfinished(base)
         (base / str(version)).rename(aside)
         shutil.rmtree(aside)
     return old
 
 
-def checksums(folder: Path) -> str:
-    """The SHA-256 of every file in a folder, as the command `sha256sum` writes and checks them."""
+def compute_checksums(folder: Path) -> str:
+    """Computes the SHA-256 of every file in a folder, in the format of `sha256sum`."""
     lines = []
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         with file.open("rb") as content:
@@ -171,10 +170,8 @@ def checksums(folder: Path) -> str:
     return "".join(lines)
 
 
-def training_documents(model: Path) -> dict[str, Path]:
-    """What a training left beside its model that should travel with it, by name."""
-    from leuko_tf.provenance import CONFIG
-
+def find_training_documents(model: Path) -> dict[str, Path]:
+    """Files beside a trained model that an export should carry, by name."""
     config = model.parent / CONFIG
     return {CONFIG: config} if config.is_file() else {}
 
@@ -186,14 +183,16 @@ def _save(served: Any, folder: Path) -> None:
     names = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
     names.replace_method_name("classify", tf.saved_model.CLASSIFY_METHOD_NAME, tags="serve")
     names.save()
-    # TensorFlow's own checksum, which is optional, is of the graph before that change.
+    # TensorFlow's own, optional checksum is that of the graph before this change.
     (folder / "fingerprint.pb").unlink()
 
 
 def _publish(finished: Path, base: Path, version: int | None) -> Path:
-    """Renames a finished folder to its version, also where others publish at the same time."""
+    """Renames a finished folder to its version; safe if others publish at the same time."""
     while True:
-        target = base / str(version if version is not None else 1 + max(versions(base), default=0))
+        target = base / str(
+            version if version is not None else 1 + max(find_versions(base), default=0)
+        )
         try:
             return finished.rename(target)
         except OSError:
@@ -205,23 +204,25 @@ def _publish(finished: Path, base: Path, version: int | None) -> Path:
 
 def _refuse_existing(version: Path) -> None:
     if version.exists():
-        raise UserError(f"There is a version {version}. Choose another number, or none.")
+        raise UserError(
+            f"Version {version} exists. Choose another number, or omit --version for the next one."
+        )
 
 
-def _aside(base: Path) -> Path:
-    """A folder of this process for what is not, or no longer, a version."""
+def _name_unfinished(base: Path) -> Path:
+    """This process's folder for what is not yet, or no longer, a version."""
     return base / f"{UNFINISHED}-{socket.gethostname()}-{os.getpid()}"
 
 
-def _clean_up(base: Path) -> None:
-    """Deletes the folders aside of this machine's processes that are no more."""
+def _delete_unfinished(base: Path) -> None:
+    """Deletes the unfinished folders of this machine's processes that have ended."""
     for folder in base.glob(f"{UNFINISHED}-{socket.gethostname()}-*"):
         process = folder.name.rpartition("-")[2]
         if process.isdecimal() and not Path("/proc", process).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _temperature(text: str) -> float:
+def _parse_temperature(text: str) -> float:
     try:
         temperature = float(text)
     except ValueError:
@@ -231,9 +232,9 @@ def _temperature(text: str) -> float:
     return temperature
 
 
-def _positive(text: str) -> int:
+def _parse_positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
     return int(text)
 
 
@@ -248,31 +249,37 @@ def main() -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=_temperature,
+        type=_parse_temperature,
         default=1.0,
         metavar="T",
-        help="divides the logits (default: 1). For the network of a cross-validation's fold k, its "
-        "metrics.json gives one, fitted on the other folds: temperature.folds.<k>.temperature",
+        help="divides the logits (default: 1). For the network of fold k of a cross-validation, "
+        "take temperature.folds.<k>.temperature of its metrics.json, fitted on the other folds",
+    )
+    parser.add_argument("--card", type=Path, metavar="FILE", help="model card to include")
+    parser.add_argument(
+        "--version",
+        type=_parse_positive,
+        metavar="N",
+        help="the version's number (default: the next)",
     )
     parser.add_argument(
-        "--card", type=Path, metavar="FILE", help="model card that is to travel along"
-    )
-    parser.add_argument(
-        "--version", type=_positive, metavar="N", help="the version's number (default: the next)"
-    )
-    parser.add_argument(
-        "--keep", type=_positive, metavar="N", help="delete the oldest versions until N remain"
+        "--keep",
+        type=_parse_positive,
+        metavar="N",
+        help="delete the oldest versions until N remain",
     )
     arguments = parser.parse_args()
     if arguments.card and not arguments.card.is_file():
-        raise UserError(f"There is no model card {arguments.card}. leuko_tf.evaluate writes one.")
+        raise UserError(
+            f"There is no model card {arguments.card}. `python -m leuko_tf.evaluate` writes one."
+        )
     if arguments.version:
         _refuse_existing(arguments.out / str(arguments.version))
     import_tensorflow_quietly()
     from leuko_tf.network.loading import load_model
     from leuko_tf.provenance import describe_model
 
-    documents = training_documents(arguments.model)
+    documents = find_training_documents(arguments.model)
     if arguments.card:
         documents[MODEL_CARD] = arguments.card
     version = export(

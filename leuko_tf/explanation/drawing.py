@@ -42,13 +42,7 @@ def draw_gallery(
 ) -> None:
     """Draws the rows of `choose_cells`, with the panels that `gallery.PANELS` names.
 
-    Deletes pictures of earlier runs. SmoothGrad would take twenty times as long.
-
-    Args:
-      explainer: Of the model that gave the predictions.
-      table: Of predictions.
-      images: Id to uint8 array [height, width, 3].
-      folder: Created if it does not exist.
+    The arguments are those of `draw_mistakes`. SmoothGrad would take twenty times as long.
     """
     methods = (GRADIENT, GRAD_CAM)
     _draw_pictures(explainer, choose_cells(table), images, folder, methods, _compose_gallery)
@@ -64,7 +58,7 @@ def _draw_pictures(
 ) -> None:
     """Draws a picture of each row, of the panels that `compose` makes."""
     delete_pictures(folder)
-    explanations = explainer.explain_each((images[image_id] for image_id in rows["id"]), methods)
+    explanations = explainer((images[image_id] for image_id in rows["id"]), methods)
     answers = zip(rows["id"], get_probabilities(rows), explanations, strict=True)
     for image_id, scores, explanation in tqdm(
         answers, folder.name, total=len(rows), unit=" pictures"

@@ -46,21 +46,31 @@ class Explainer:
 
     def __call__(
         self,
-        images: np.ndarray,
+        images: Iterable[np.ndarray],
         methods: tuple[str, ...] = METHODS,
         codes: Sequence[str] | None = None,
-    ) -> list[Explanation]:
-        """Explains images of one size, all at once.
+    ) -> Iterator[Explanation]:
+        """Explains images in their order, consecutive ones of one size together.
 
         Args:
-          images: uint8 array [n, height, width, 3].
+          images: uint8 arrays [height, width, 3].
           methods: Of `METHODS`. At 400 px SmoothGrad takes twenty times as long as the gradient.
           codes: The class to explain for each image; by default the model's answers.
 
-        Returns:
+        Yields:
           An explanation for each image. Maps have the image's size, are scaled to 0 to 1 each, and
           are 0 where the network does not look.
         """
+        start = 0
+        for _, same_size in groupby(images, key=np.shape):
+            for batch in batched(same_size, BATCH):
+                end = start + len(batch)
+                yield from self._explain_batch(np.stack(batch), methods, codes and codes[start:end])
+                start = end
+
+    def _explain_batch(
+        self, images: np.ndarray, methods: tuple[str, ...], codes: Sequence[str] | None
+    ) -> list[Explanation]:
         from leuko_tf.network.view import to_network_input
 
         # At the network's own scale: noise that SmoothGrad added to larger images would average
@@ -70,9 +80,8 @@ class Explainer:
         answers = probabilities.argmax(axis=1)
         if codes is not None:
             answers = np.array([INDEX[code] for code in codes])
-        shape = images.shape[1:3]
         maps = {
-            name: self._place_maps(self._compute_maps(name, batch, answers), shape)
+            name: self._place_maps(self._compute_maps(name, batch, answers), images.shape[1:3])
             for name in methods
         }
         return [
@@ -84,26 +93,6 @@ class Explainer:
             )
             for i, (image, answer) in enumerate(zip(images, answers, strict=True))
         ]
-
-    def explain_each(
-        self,
-        images: Iterable[np.ndarray],
-        methods: tuple[str, ...] = METHODS,
-        codes: Sequence[str] | None = None,
-    ) -> Iterator[Explanation]:
-        """Explains any number of images in their order; consecutive ones of one size together.
-
-        Args:
-          images: uint8 arrays [height, width, 3].
-          methods: As for a call.
-          codes: As for a call.
-        """
-        start = 0
-        for _, same_size in groupby(images, key=np.shape):
-            for batch in batched(same_size, BATCH):
-                end = start + len(batch)
-                yield from self(np.stack(batch), methods, codes and codes[start:end])
-                start = end
 
     def _place_maps(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Maps [n, k, k] of the network's input, moved to where it lies in images of a shape."""
@@ -171,8 +160,7 @@ def explain(
       methods: Of "gradient", "SmoothGrad" and "Grad-CAM++"; see `leuko_tf.explanation.methods`.
 
     Returns:
-      An explanation for each image, in their order: `image`, `code` (the answer), `probability`
-      (of the answer) and `maps`, from method to float32 array [height, width], 0 to 1.
+      An explanation for each image, in their order.
 
     Raises:
       UserError: If an image has another shape or type, or a method is unknown.
@@ -189,6 +177,6 @@ def explain(
             )
     # Sorted, so that images of one size are explained together.
     order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape)
-    explanations = Explainer(model).explain_each((arrays[i] for i in order), methods)
+    explanations = Explainer(model)((arrays[i] for i in order), methods)
     by_index = dict(zip(order, explanations, strict=True))
     return [by_index[i] for i in range(len(arrays))]

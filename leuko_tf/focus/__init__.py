@@ -1,5 +1,5 @@
-"""Where the network looks, in numbers: masks of cells, shares, curves, and fresh weights' maps.
+"""Scores where the network looks: shares of saliency in cell regions, curves, a sanity check.
 
-`python -m leuko_tf.saliency --score` runs `score.score`; data flows cells -> maps -> shares, curves
-and sanity -> page.
+`python -m leuko_tf.saliency --score` runs `score.score`. Data flows from cells to maps, to shares,
+curves and the sanity check, to the page.
 """

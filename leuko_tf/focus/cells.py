@@ -1,4 +1,4 @@
-"""Cells of a data set, chosen evenly by class, each with what is nucleus, cytoplasm, background."""
+"""Chooses cells of a data set evenly by class, and reads them with their masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,32 +19,31 @@ from leuko_tf.network.view import FIELD, crop_center
 
 @dataclass(frozen=True)
 class MaskedCell:
-    """A cell as far as a network looks at it.
+    """An image of a data set, cropped to the field that the network looks at.
 
     Attributes:
-      id: str. Of the data set.
-      label: str. Its code.
+      id: Of the data set.
+      label: Its code.
       image: uint8 array [side, side, 3], before the network resizes it.
-      mask: uint8 array [side, side], see `leuko_tf.focus.segmentation`; None where that found
-        nothing sensible.
+      mask: uint8 array [side, side], see `leuko_tf.focus.segmentation`.
     """
 
     id: str
     label: str
     image: np.ndarray
-    mask: np.ndarray | None
+    mask: np.ndarray
 
 
-def choose(labels: Mapping[str, str], number: int, seed: int = 0) -> list[str]:
-    """Chooses images, of each class as many as of the others while it has some.
+def choose_images(labels: Mapping[str, str], number: int, seed: int = 0) -> list[str]:
+    """Chooses images at random, the same number of each class as far as there are enough.
 
     Args:
-      labels: id to code.
-      number: of images, at most.
-      seed: of the choice.
+      labels: Id to code.
+      number: Of images, at most.
+      seed: Of the random choice.
 
     Returns:
-      ids, one of each class after the other: the first few are even by class, too.
+      Ids that alternate between the classes, so that the first few are even by class as well.
     """
     rng = np.random.default_rng(seed)
     classes = [sorted(i for i, label in labels.items() if label == code) for code in CODES]
@@ -52,8 +51,8 @@ def choose(labels: Mapping[str, str], number: int, seed: int = 0) -> list[str]:
     return [image_id for turn in turns for image_id in turn if image_id is not None][:number]
 
 
-def labels_of(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> dict[str, str]:
-    """Id to code of all images of the folds; no image is decoded."""
+def read_labels(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> dict[str, str]:
+    """Reads id and code of all images of the folds, without decoding an image."""
     labels = {}
     for fold in folds:
         rows = builder.as_dataset(
@@ -72,56 +71,58 @@ def read_cells(
     factor: float = 1.0,
     masks: Path | None = None,
 ) -> list[MaskedCell]:
-    """Reads images of a data set and finds their masks, with a progress bar.
+    """Reads images of a data set, and reads or segments their masks; shows a progress bar.
 
     Args:
-      builder: a built data set.
-      folds: where the images are.
-      ids: of the images.
-      field: side of the square that the network looks at, see `leuko_tf.network.view.to_network_input`.
-      factor: of `leuko_tf.data.images.resample_image`.
-      masks: folder with exact masks, named after the ids; None to segment the images. That is done
-        on `FIELD` pixels, or the field where that is larger, so that it sees the whole cell.
+      builder: A built data set.
+      folds: Where the images are.
+      ids: Of the images.
+      field: Side of the square that the network looks at, see
+        `leuko_tf.network.view.to_network_input`.
+      factor: Of `leuko_tf.data.images.resample_image`.
+      masks: Folder with exact masks, named after the ids; None to segment the images. Segmentation
+        gets at least `FIELD` pixels, so that it sees the whole cell.
 
     Returns:
-      Cells in the order of the ids.
+      Cells in the order of the ids, without those whose segmentation failed.
 
     Raises:
-      UserError: if an exact mask is missing or is no mask.
+      UserError: If an exact mask is missing or invalid.
     """
     wanted = {*ids}
-    # An even number of pixels more than the field: cut twice, the middle is that of a single cut.
+    # Larger than the field by an even number of pixels: two crops then equal a single one.
     side = field + 2 * max(0, -(-(FIELD - field) // 2))
     cells = {}
     with tqdm(total=len(wanted), desc="masks", unit=" images") as progress:
         for batch in pipeline.read_folds(builder, folds, side, factor=factor):
             for name, label, image in zip(batch["id"], batch["label"], batch["image"], strict=True):
                 image_id = name.decode()
-                if image_id in wanted:
-                    exact = None if masks is None else _exact(masks, image_id, side, factor)
-                    mask = segment(image) if exact is None else exact
+                if image_id not in wanted:
+                    continue
+                mask = _read_mask(masks, image_id, side, factor) if masks else segment(image)
+                if mask is not None:
                     cells[image_id] = MaskedCell(
                         id=image_id,
                         label=CODES[label],
-                        image=_cut(image, field),
-                        mask=None if mask is None else _cut(mask[..., None], field)[..., 0],
+                        image=_crop(image, field),
+                        mask=_crop(mask[..., None], field)[..., 0],
                     )
-                    progress.update()
-    return [cells[image_id] for image_id in ids]
+                progress.update()
+    return [cells[image_id] for image_id in ids if image_id in cells]
 
 
-def _cut(image: np.ndarray, field: int) -> np.ndarray:
-    """A copy of the middle; a view would keep the whole batch of images."""
-    return np.array(crop_center(image[None], field))[0]
+def _crop(image: np.ndarray, side: int) -> np.ndarray:
+    """A copy of the middle. A view would keep the whole batch of images in memory."""
+    return np.array(crop_center(image[None], side))[0]
 
 
-def _exact(folder: Path, image_id: str, side: int, factor: float) -> np.ndarray:
+def _read_mask(folder: Path, image_id: str, side: int, factor: float) -> np.ndarray:
     """uint8 array [side, side]."""
     file = (folder / image_id).with_suffix(".png")
     if not file.is_file():
         raise UserError(
-            f"No mask {file} for the image {image_id}: --masks takes the folder `masks` of the "
-            "smear that the data set was built from"
+            f"There is no mask {file} for the image {image_id}. Give --masks the folder `masks` of "
+            "the smear that the data set was built from."
         )
     try:
         with Image.open(file) as picture:
@@ -131,7 +132,7 @@ def _exact(folder: Path, image_id: str, side: int, factor: float) -> np.ndarray:
         raise UserError(f"{file} is not an image that can be read: {error}") from error
     if mask.ndim != 2 or mask.max() >= len(REGIONS):
         raise UserError(
-            f"{file} is no mask: it must have one channel of 0 (background), 1 (cytoplasm) and 2 "
-            "(nucleus)"
+            f"{file} is not a mask: it must have one channel of 0 (background), 1 (cytoplasm) and "
+            "2 (nucleus)"
         )
-    return _cut(mask.astype(np.uint8)[..., None], side)[..., 0]
+    return _crop(mask.astype(np.uint8)[..., None], side)[..., 0]

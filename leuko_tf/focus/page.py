@@ -1,4 +1,4 @@
-"""Page and pictures of where the network looks; the figures are of `leuko_tf.focus.score`."""
+"""Writes the page of the figures of `leuko_tf.focus.score`, and a picture of the masks."""
 
 import base64
 import io
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
@@ -15,10 +16,11 @@ from leuko_tf.classes import BY_CODE, LINEAGE_ORDER
 from leuko_tf.cli import write_aside
 from leuko_tf.focus.cells import MaskedCell
 from leuko_tf.focus.perturbation import CURVES, RANDOM
-from leuko_tf.focus.sanity import FEWEST, MEASURES, NO_ROOM, format_verdict
-from leuko_tf.focus.segmentation import BACKGROUND, NUCLEUS, REGIONS
+from leuko_tf.focus.sanity import MAX_BASELINE, MEASURES, MIN_IMAGES, format_verdict
+from leuko_tf.focus.segmentation import REGIONS
 from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, tidy_axes, to_svg
 from leuko_tf.report.text import SYNTHETIC_LIMIT, make_environment
+from tfds_aml.synthetic_smear.drawing import BACKGROUND, NUCLEUS
 
 PAGE = "focus.html"
 MASKS = "segmentation.png"
@@ -28,15 +30,16 @@ SIDE = 160  # of each, in pixels
 COLUMNS = 10
 _LABEL, _HEADER = 16, 28  # pixels above a cell, and above all
 _CELL_LINE, _NUCLEUS_LINE = (0, 150, 0), (255, 220, 0)
-_INWARDS = REGIONS[::-1]  # nucleus first
+_REGIONS = REGIONS[::-1]  # nucleus first
 
 
 def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None:
-    """Writes a picture of the first cells, by class, with the outlines of their masks.
+    """Draws the first cells, sorted by class, with the outlines of their masks.
 
     Args:
-      cells: with masks; even by class, as `leuko_tf.focus.cells.choose_images` orders them.
-      synthetic: whether they are drawn.
+      cells: In the order of `leuko_tf.focus.cells.choose_images`, so that the first ones are even
+        by class.
+      synthetic: Whether they are drawn.
       file: PNG to write.
     """
     shown = sorted(cells[:SHOWN], key=lambda cell: (LINEAGE_ORDER.index(cell.label), cell.id))
@@ -50,13 +53,12 @@ def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None
         x, y = i % COLUMNS * SIDE, _HEADER + i // COLUMNS * (SIDE + _LABEL)
         name = f"{cell.label}  {Path(cell.id).stem}"
         write.text((x + 3, y), name, fill="black", font=ImageFont.load_default(size=12))
-        sheet.paste(_outlined(cell), (x, y + _LABEL))
+        sheet.paste(_outline(cell), (x, y + _LABEL))
     with write_aside(file) as aside:
         sheet.save(aside, format="PNG", optimize=True)
 
 
-def _outlined(cell: MaskedCell) -> Image.Image:
-    assert cell.mask is not None
+def _outline(cell: MaskedCell) -> Image.Image:
     size = (SIDE - 2, SIDE - 2)
     image = np.array(Image.fromarray(cell.image).resize(size, Image.Resampling.LANCZOS))
     mask = np.asarray(Image.fromarray(cell.mask).resize(size, Image.Resampling.NEAREST))
@@ -66,55 +68,67 @@ def _outlined(cell: MaskedCell) -> Image.Image:
 
 
 def write_page(result: Mapping[str, Any], file: Path) -> None:
-    """Writes one HTML file that needs no other; the picture of masks lies beside it already.
+    """Writes an HTML file that needs no other. The picture of the masks must lie beside it.
 
     Args:
-      result: what `leuko_tf.focus.score` computed.
-      file: to write.
+      result: Of `leuko_tf.focus.score`.
+      file: To write.
     """
     source = result["source"]
+    codes = [c for c in LINEAGE_ORDER if any(c in groups for groups in result["shares"].values())]
     template = make_environment(autoescape=True).get_template("focus.html.j2")
     page = template.render(
         result=result,
         source=source,
         synthetic=source["synthetic"],
         limit=SYNTHETIC_LIMIT if source["synthetic"] else None,
-        regions=_INWARDS,
+        regions=_REGIONS,
         measures=dict(zip(MEASURES, ("Spearman's correlation, no sign", "SSIM"), strict=True)),
-        fewest=FEWEST,
-        no_room=NO_ROOM,
+        min_images=MIN_IMAGES,
+        max_baseline=MAX_BASELINE,
         format_verdict=format_verdict,
         curves=CURVES,
         random=RANDOM,
-        codes=[code for code in LINEAGE_ORDER if _has(result, code)],
-        by_code=BY_CODE,
+        codes=codes,
         figures={
-            "shares": _shares(result),
-            "classes": _classes(result),
-            "curves": _perturbed(result),
+            "shares": _draw_shares(result["shares"]),
+            "classes": _draw_classes(result["shares"], codes),
+            "curves": _draw_curves(result["curves"]["methods"]),
         },
-        masks=_jpeg(file.with_name(MASKS)),
+        masks=_embed_jpeg(file.with_name(MASKS)),
     )
     with write_aside(file) as aside:
         aside.write_text(page, encoding="utf-8")
 
 
-def _has(result: Mapping[str, Any], code: str) -> bool:
-    return any(code in groups for groups in result["shares"].values())
+def _make_share_panels(
+    methods: Sequence[str], rows: Sequence[str], height: float, label: str
+) -> tuple[Figure, Sequence[Axes]]:
+    """A panel for each method, with a scale from 0 to 1 and a named row for each figure."""
+    figure = Figure(figsize=(8.4, height), layout="constrained")
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for axes, method in zip(panels, methods, strict=True):
+        axes.set_title(method, fontsize=10)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xlabel(label)
+        tidy_axes(axes)
+    return figure, panels
 
 
-def _shares(result: Mapping[str, Any]) -> str:
+def _draw_shares(shares: Mapping[str, Any]) -> str:
     """Shares of the map, of the area, and of the map under the other cells' masks."""
-    figure = Figure(figsize=(8.4, 2.6), layout="constrained")
-    panels = figure.subplots(1, len(result["shares"]), sharey=True, squeeze=False)[0]
-    for axes, (method, groups) in zip(panels, result["shares"].items(), strict=True):
-        for row, region in enumerate(_INWARDS):
+    figure, panels = _make_share_panels([*shares], _REGIONS, 2.6, "share")
+    for axes, groups in zip(panels, shares.values(), strict=True):
+        for row, region in enumerate(_REGIONS):
             figures = groups["all"][region]
-            if figures["share"]["value"] is None:
+            share, elsewhere = figures["share"], figures["elsewhere"]["value"]
+            if share["value"] is None:
                 continue
             axes.barh(row, figures["area"]["value"], 0.55, color="#d5dbe2", label="area")
             axes.plot(
-                figures["elsewhere"]["value"],
+                elsewhere,
                 row,
                 "o",
                 color="white",
@@ -123,72 +137,66 @@ def _shares(result: Mapping[str, Any]) -> str:
                 ms=7,
                 label="saliency, other cells' masks",
             )
-            if figures["share"]["interval"]:
-                axes.plot(figures["share"]["interval"], [row, row], color=NETWORK, linewidth=2.4)
-            axes.plot(figures["share"]["value"], row, "o", color=NETWORK, ms=7, label="saliency")
-        axes.set_title(method, fontsize=10)
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_ylim(len(REGIONS) - 0.5, -0.5)
-        axes.set_yticks(range(len(REGIONS)), _INWARDS)
-        axes.set_xlabel("share")
-        tidy_axes(axes)
-    handles, names = panels[0].get_legend_handles_labels()
-    once = dict(zip(names, handles, strict=True))
-    figure.legend(
-        once.values(), once.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
-    )
+            if share["interval"]:
+                axes.plot(share["interval"], [row, row], color=NETWORK, linewidth=2.4)
+            axes.plot(share["value"], row, "o", color=NETWORK, ms=7, label="saliency")
+    _add_legend(figure, panels[0], 3)
     return to_svg(figure, "Shares of saliency and of area in nucleus, cytoplasm and background")
 
 
-def _classes(result: Mapping[str, Any]) -> str:
-    """The share of the map in the nucleus, and that of its area, by class."""
-    codes = [code for code in LINEAGE_ORDER if _has(result, code)]
-    figure = Figure(figsize=(8.4, 0.9 + 0.27 * len(codes)), layout="constrained")
-    panels = figure.subplots(1, len(result["shares"]), sharey=True, squeeze=False)[0]
-    for axes, (method, groups) in zip(panels, result["shares"].items(), strict=True):
+def _draw_classes(shares: Mapping[str, Any], codes: Sequence[str]) -> str:
+    """The share of the map in the nucleus, and that of the area, by class."""
+    height = 0.9 + 0.27 * len(codes)
+    figure, panels = _make_share_panels([*shares], codes, height, "share in the nucleus")
+    for axes, groups in zip(panels, shares.values(), strict=True):
         for row, code in enumerate(codes):
             figures = groups.get(code, {}).get("nucleus")
             if not figures:
                 continue
-            area, share = figures["area"]["value"], figures["share"]
-            axes.plot(area, row, "D", color="white", mec=REFERENCE, ms=5)
+            share, colour = figures["share"], BY_CODE[code].colour
+            axes.plot(figures["area"]["value"], row, "D", color="white", mec=REFERENCE, ms=5)
             if share["interval"]:
-                colour = BY_CODE[code].colour
                 axes.plot(share["interval"], [row, row], color=colour, linewidth=2.4)
-            axes.plot(
-                share["value"], row, "o", color=BY_CODE[code].colour, mec="black", mew=0.6, ms=7
-            )
-        axes.set_title(method, fontsize=10)
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_ylim(len(codes) - 0.5, -0.5)
-        axes.set_yticks(range(len(codes)), codes)
-        axes.set_xlabel("share in the nucleus")
-        tidy_axes(axes)
+            axes.plot(share["value"], row, "o", color=colour, mec="black", mew=0.6, ms=7)
     return to_svg(figure, "Share of saliency in the nucleus by class")
 
 
-def _perturbed(result: Mapping[str, Any]) -> str:
+def _draw_curves(methods: Mapping[str, Any]) -> str:
     """Mean curves of insertion and deletion."""
-    colours = dict(zip(result["shares"], (NETWORK, *OTHERS), strict=False)) | {RANDOM: REFERENCE}
+    names = [method for method in methods if method != RANDOM]
+    colours = dict(zip(names, (NETWORK, *OTHERS), strict=False)) | {RANDOM: REFERENCE}
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     panels = figure.subplots(1, len(CURVES), sharey=True)
-    for axes, name in zip(panels, CURVES, strict=True):
-        for method, curves in result["curves"]["methods"].items():
+    for axes, name, changed in zip(panels, CURVES, ("inserted", "deleted"), strict=True):
+        for method, curves in methods.items():
             curve = curves[name]["curve"]
             style = "--" if method == RANDOM else "-"
-            place = np.linspace(0, 1, len(curve))
-            axes.plot(place, curve, style, color=colours[method], linewidth=1.8, label=method)
+            x = np.linspace(0, 1, len(curve))
+            axes.plot(x, curve, style, color=colours[method], linewidth=1.8, label=method)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("share of pixels " + {"insertion": "inserted", "deletion": "deleted"}[name])
+        axes.set_xlabel(f"share of pixels {changed}")
         axes.set_ylim(-0.02, 1.02)
         tidy_axes(axes)
     panels[0].set_ylabel("probability of the answered class")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _add_legend(figure, panels[0], 4)
     return to_svg(figure, "Insertion and deletion curves")
 
 
-def _jpeg(picture: Path) -> str:
+def _add_legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """A legend below the panels, which names each label of one of them once."""
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    figure.legend(
+        once.values(),
+        once.keys(),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+    )
+
+
+def _embed_jpeg(picture: Path) -> str:
     """The picture as a data URI, small enough for a page."""
     buffer = io.BytesIO()
     with Image.open(picture) as image:

@@ -1,20 +1,19 @@
-"""Does a map tell about the trained network, or only about the image?
+"""Sanity check: do maps depend on the trained weights, or only on the image?
 
-Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: the same images, and the
-same classes, are explained with a network of the same construction whose weights are fresh. A
-method that gives the same maps for it shows edges, and not what was learned.
+Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292: the same images and
+classes are explained with a network of the same architecture and fresh weights. A method that
+gives the same maps for it shows edges, and not what was learned.
 
-Two maps of an image are compared by Spearman's rank correlation of their pixels, without its sign
-(an inverted map tells the same), and by their structural similarity (SSIM). Neither is 0 where maps
-have nothing in common, since the networks look at cells in the middle of their images and maps are
-mostly dark. What maps have in common anyway is measured: it is the similarity to the fresh
-network's map of *another* image. A method passes if its maps of the same image lie nearer to that
-than to identity (1), with 95 % confidence, by both measures. An edge detector has 1 and cannot
-pass.
+Two maps are compared by Spearman's rank correlation of their pixels, without its sign (an inverted
+map carries the same information), and by their structural similarity (SSIM). Neither is 0 for
+unrelated maps: the networks look at cells in the middle of their images, and most of a map is
+dark. The baseline is therefore the similarity to the fresh network's map of *another* image. A
+method passes if, by both measures and with 95 % confidence, its maps of the same image lie nearer
+to that baseline than to identity (1). An edge detector scores 1 and cannot pass.
 
-Nothing can be told of few images, nor where maps of different images are as good as the same, such
-as a blob in the middle: between that and identity there is no room. Fresh weights are drawn once.
-To pass is no proof: noise, which is never the same, passes too.
+The check gives no verdict for few images, nor where the baseline itself is close to 1, as for a
+blob in the middle of every map. Fresh weights are drawn once. Passing proves nothing: noise, which
+is never the same, passes too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,32 +24,32 @@ import numpy as np
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
-from leuko_tf.focus.shares import ends_of, intervals_of_means
+from leuko_tf.focus.shares import compute_mean_intervals, to_json_interval
 
 MEASURES = ("spearman", "ssim")
-FEWEST = 10  # images with contrast
-NO_ROOM = 0.8  # similarity to another image's map; chosen: less than a fifth is left to 1
+MIN_IMAGES = 10  # with contrast, for a verdict
+MAX_BASELINE = 0.8  # for a verdict; chosen: above it less than a fifth is left to 1
 
 
 @dataclass(frozen=True)
 class Similarities:
-    """How alike maps of a trained and of a fresh network are; not-a-number where not defined.
+    """Similarity of maps of a trained and a fresh network; NaN where not defined.
 
     Attributes:
       same: float array [images, 2], of the same image, by each of `MEASURES`.
-      unrelated: likewise, of the trained network's map and the fresh one's of the next image.
+      unrelated: Likewise, of the trained network's map and the fresh one's of the next image.
     """
 
     same: np.ndarray
     unrelated: np.ndarray
 
 
-def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Rank correlation and SSIM of two maps; not-a-number where one of them has no contrast.
+def measure_similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Computes rank correlation and SSIM of two maps; NaN where one of them is constant.
 
     Args:
       one: float array [height, width], at least 7 pixels on a side.
-      other: likewise.
+      other: Likewise.
 
     Returns:
       (Spearman's correlation without its sign, 0 to 1; SSIM of the maps scaled to 0 to 1, -1 to 1).
@@ -62,32 +61,30 @@ def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(correlation), float(structural_similarity(*scaled, data_range=1.0))
 
 
-def compare(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> Similarities:
+def compare_maps(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> Similarities:
     """Compares a method's maps of the trained network with those of a fresh one.
 
     Args:
-      trained: maps of several images, float arrays [height, width].
-      fresh: of the same images, with fresh weights.
+      trained: Maps of several images, float arrays [height, width].
+      fresh: Of the same images, with fresh weights.
     """
-    others = [*fresh[1:], fresh[0]]
-    return Similarities(
-        same=np.array([similarity(a, b) for a, b in zip(trained, fresh, strict=True)]),
-        unrelated=np.array([similarity(a, b) for a, b in zip(trained, others, strict=True)]),
+    same, unrelated = (
+        np.array([measure_similarity(*pair) for pair in zip(trained, others, strict=True)])
+        for others in (fresh, [*fresh[1:], fresh[0]])
     )
+    return Similarities(same, unrelated)
 
 
 def check(similarities: Similarities) -> dict[str, Any]:
-    """Whether a method passes.
-
-    Args:
-      similarities: of its maps.
+    """Checks whether a method passes.
 
     Returns:
-      JSON-like dict: `images`, of those whose maps have contrast; `spearman` and `ssim`, each with
-      `value` (mean over images) and `interval` for the same image, `unrelated` (the mean for
-      another image), `threshold` (half of the way from there to 1) and `passed`; `passed`, false if
-      one of both is, true if both are. It is None where that cannot be told: with fewer than
-      `FEWEST` images, or if `unrelated` is above `NO_ROOM`. Without images all figures are None.
+      `images`, the number whose maps have contrast; `spearman` and `ssim`, each with `value` (mean
+      over images) and `interval` for the same image, `unrelated` (the mean for another image),
+      `threshold` (half of the way from there to 1) and `passed`; and `passed`: False if one of the
+      measures failed, True if both passed. It is None without a verdict: with fewer than
+      `MIN_IMAGES` images, or if `unrelated` is above `MAX_BASELINE`. Without images all figures are
+      None.
     """
     same, unrelated = similarities.same, similarities.unrelated
     defined = np.isfinite(same).all(axis=1) & np.isfinite(unrelated).all(axis=1)
@@ -96,16 +93,18 @@ def check(similarities: Similarities) -> dict[str, Any]:
     if not len(same):
         nothing = dict.fromkeys(("value", "interval", "unrelated", "threshold", "passed"))
         return result | {name: nothing for name in MEASURES} | {"passed": None}
-    between = intervals_of_means(same)
-    above = intervals_of_means(same - (unrelated + 1) / 2)[:, 1]
+    intervals = compute_mean_intervals(same)
+    # Upper ends of "how far above the middle between baseline and identity".
+    excess = compute_mean_intervals(same - (unrelated + 1) / 2)[:, 1]
     for k, name in enumerate(MEASURES):
-        tells = len(same) >= FEWEST and unrelated[:, k].mean() <= NO_ROOM
+        baseline = unrelated[:, k].mean()
+        has_verdict = len(same) >= MIN_IMAGES and baseline <= MAX_BASELINE
         result[name] = {
             "value": float(same[:, k].mean()),
-            "interval": ends_of(between[k]),
-            "unrelated": float(unrelated[:, k].mean()),
-            "threshold": float((unrelated[:, k].mean() + 1) / 2),
-            "passed": bool(above[k] < 0) if tells else None,
+            "interval": to_json_interval(intervals[k]),
+            "unrelated": float(baseline),
+            "threshold": float((baseline + 1) / 2),
+            "passed": bool(excess[k] < 0) if has_verdict else None,
         }
     verdicts = [result[name]["passed"] for name in MEASURES]
     if None in verdicts and False not in verdicts:
@@ -113,8 +112,8 @@ def check(similarities: Similarities) -> dict[str, Any]:
     return result | {"passed": all(verdicts)}
 
 
-def verdict(checked: Mapping[str, Any]) -> str:
-    """What `check` found, in words."""
+def format_verdict(checked: Mapping[str, Any]) -> str:
+    """The outcome of `check` in words."""
     if not checked["images"]:
         return "not measured"
-    return {True: "passed", False: "FAILED", None: "cannot tell"}[checked["passed"]]
+    return {True: "passed", False: "FAILED", None: "no verdict"}[checked["passed"]]

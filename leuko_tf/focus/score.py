@@ -1,17 +1,18 @@
-"""Where the network looks, in numbers: `python -m leuko_tf.saliency --score`.
+"""Scores where the network looks: `python -m leuko_tf.saliency --score`.
 
 For each saliency method, over cells of a data set:
 
-- the share of the map in nucleus, cytoplasm and background, beside the shares of their areas in
-  what the network sees. The ratio of the two is 1 where a map does not care. The same under the
-  masks of the *other* cells shows what comes of brightness in the middle, whatever lies there;
+- the share of the map in nucleus, cytoplasm and background, compared with their shares of the area
+  that the network sees: the ratio is 1 where a map does not depend on the region. The same under
+  the masks of the *other* cells shows how much is due to maps being bright in the middle;
 - insertion and deletion curves, see `leuko_tf.focus.perturbation`;
 - whether fresh weights give other maps, see `leuko_tf.focus.sanity`.
 
-Intervals are of a bootstrap over images. They count images as independent.
+Intervals come from a bootstrap over images, which treats images as independent.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,33 @@ import leuko_tf
 from leuko_tf.classes import INDEX
 from leuko_tf.cli import UserError, format_command_line, write_aside, write_json
 from leuko_tf.data import pipeline
-from leuko_tf.data.images import batched
-from leuko_tf.explanation.explainer import BATCH, Explainer
-from leuko_tf.explanation.methods import METHODS
+from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.methods import METHODS, Explanation
 from leuko_tf.focus import page, perturbation, sanity
-from leuko_tf.focus.cells import MaskedCell, choose, labels_of, read_cells
+from leuko_tf.focus.cells import MaskedCell, choose_images, read_cells, read_labels
 from leuko_tf.focus.perturbation import CURVES, RANDOM
 from leuko_tf.focus.segmentation import REGIONS
-from leuko_tf.focus.shares import AREAS, ELSEWHERE, SHARES, one_hot, share_figures, shares_of
+from leuko_tf.focus.shares import (
+    AREAS,
+    ELSEWHERE,
+    SHARES,
+    compute_shares,
+    summarize_shares,
+    to_one_hot,
+)
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import SCALING
 from leuko_tf.provenance import describe_dataset, describe_model, is_held_out
 
-# Curves and fresh weights take hundreds of runs of the network an image, so that fewer are enough.
+# Curves and fresh weights need hundreds of runs of the network per image, so they use fewer images.
 FURTHER_IMAGES = 50
 SEED = 0  # of fresh weights, random orders and SmoothGrad's noise
 PACKAGES = ("tensorflow", "keras", "tf-keras-vis", "scikit-image", "numpy")
 
 FIGURES = "focus.json"
 TABLE = "focus.csv"
+
+Rows = dict[tuple[str, str], dict[str, Any]]  # of the table, by id and method
 
 
 def score(
@@ -56,25 +65,25 @@ def score(
     masks: Path | None,
     number: int,
 ) -> dict[str, Any]:
-    """Scores a model's saliency maps; writes the figures, a table, a page and a picture.
+    """Scores a model's saliency maps; writes figures, a table, a page and a picture of the masks.
 
     Args:
-      model_file: a `.keras` file.
+      model_file: A `.keras` file.
       dataset: TFDS name with configuration.
-      data_dir: where it was built; None is TFDS' own default.
-      folds: folds to take cells from, 1 to 5.
-      out: folder to write to.
-      masks: folder with exact masks, `<CODE>/<CODE>_0001.png`; None to segment the images.
-      number: of images, 2 or more.
+      data_dir: Where it was built; None is TFDS' own default.
+      folds: Folds to take cells from, 1 to 5.
+      out: Folder to write to.
+      masks: Folder with exact masks, `<CODE>/<CODE>_0001.png`; None to segment the images.
+      number: Of images, 2 or more.
 
     Returns:
-      What `focus.json` holds: `leuko_tf`, `source`, `versions`, `command`, `images` (`in_split`,
-      `chosen`, `scored`, `further`, `without_mask` by id), and `shares`, `curves` and `sanity` of
-      `leuko_tf.focus.shares.share_figures`, `leuko_tf.focus.perturbation.curve_figures` and
-      `leuko_tf.focus.sanity.check`; the first and the last by method.
+      The content of `focus.json`: `leuko_tf`, `source`, `versions`, `command`; `images`, with
+      `in_split`, `chosen`, `scored`, `further` and `without_mask`, by id; `shares` and `sanity`, by
+      method, of `summarize_shares` and `leuko_tf.focus.sanity.check`; `curves`, of
+      `summarize_curves`.
 
     Raises:
-      UserError: if model, data set or masks cannot be used, or fewer than two images have masks.
+      UserError: If model, data set or masks cannot be used, or fewer than two images have masks.
     """
     keras.utils.set_random_seed(SEED)
     model = load_model(model_file)
@@ -82,24 +91,24 @@ def score(
     facts, dataset_facts = describe_model(model_file), describe_dataset(builder)
     scaling = model.get_layer(SCALING)
     factor = pipeline.match_pixel_scale(scaling.pixel_size_um, facts, dataset_facts)
-    labels = labels_of(builder, folds)
-    chosen = read_cells(builder, folds, choose(labels, number), scaling.field, factor, masks)
-    cells = [cell for cell in chosen if cell.mask is not None]
+    labels = read_labels(builder, folds)
+    chosen = choose_images(labels, number)
+    cells = read_cells(builder, folds, chosen, scaling.field, factor, masks)
     if len(cells) < 2:  # a cell's map is compared with the other cells' masks
         raise UserError(
-            f"A cell could be told from its background in {len(cells)} of {len(chosen)} images; "
-            "a scoring needs 2: take more with --images, or exact masks with --masks"
+            f"Segmentation found a cell in {len(cells)} of {len(chosen)} images, but scoring needs "
+            "2. Use more images (--images) or exact masks (--masks)."
         )
 
-    table, maps = _explained(model, cells)
+    rows, explanations = _explain_cells(model, cells)
     further = cells[:FURTHER_IMAGES]
-    followed = _curves(model, further, table, maps)
-    compared = _sanity(model, further, table, maps)
-    synthetic = bool(dataset_facts["synthetic"])
+    curves = _record_curves(model, further, explanations, rows)
+    checked = _check_sanity(model, further, explanations, rows)
+    table = pd.DataFrame(rows.values())
     result = {
         "leuko_tf": leuko_tf.__version__,
         "source": {
-            "synthetic": synthetic,
+            "synthetic": bool(dataset_facts["synthetic"]),
             "dataset": dataset_facts["name"],
             "folds": dataset_facts["folds"],
             "split": "+".join(f"fold_{k}" for k in folds),
@@ -117,132 +126,98 @@ def score(
             "chosen": len(chosen),
             "scored": len(cells),
             "further": len(further),
-            "without_mask": [cell.id for cell in chosen if cell.mask is None],
+            "without_mask": [i for i in chosen if i not in {cell.id for cell in cells}],
         },
         "shares": {
-            method: share_figures(rows) for method, rows in table.groupby("method", sort=False)
+            method: summarize_shares(group) for method, group in table.groupby("method", sort=False)
         },
-        "curves": perturbation.curve_figures(followed),
-        "sanity": compared,
+        "curves": perturbation.summarize_curves(curves),
+        "sanity": checked,
     }
     write_json(out / FIGURES, result)
-    _write_table(table, out / TABLE)
-    page.draw_masks(cells, synthetic, out / page.MASKS)
+    with write_aside(out / TABLE) as aside:
+        table.to_csv(aside, index=False, float_format="%.6g")
+    page.draw_masks(cells, bool(dataset_facts["synthetic"]), out / page.MASKS)
     page.write_page(result, out / page.PAGE)
     return result
 
 
-def _explained(
+def _explain_cells(
     model: keras.Model, cells: Sequence[MaskedCell]
-) -> tuple[pd.DataFrame, dict[str, list[np.ndarray]]]:
-    """The table, a row an image and method, and the maps of the first images by method."""
-    explain = Explainer(model)
-    rows: list[dict[str, Any]] = []
-    maps: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
-    counts = np.zeros((len(REGIONS), *cells[0].image.shape[:2]), np.int32)
-    for cell in cells:
-        assert cell.mask is not None
-        counts += one_hot(cell.mask)
-    with tqdm(total=len(cells), desc="saliency", unit=" images") as progress:
-        for batch in batched(cells, BATCH):
-            explanations = explain(np.stack([cell.image for cell in batch]))
-            for cell, explanation in zip(batch, explanations, strict=True):
-                assert cell.mask is not None
-                own = one_hot(cell.mask)
-                area = shares_of(np.ones(cell.mask.shape), own)
-                for method, saliency in explanation.maps.items():
-                    figures = [
-                        shares_of(saliency, own),
-                        area,
-                        shares_of(saliency, counts - own),
-                    ]
-                    rows.append(
-                        {
-                            "id": cell.id,
-                            "label": cell.label,
-                            "answer": explanation.code,
-                            "probability": explanation.probability,
-                            "method": method,
-                        }
-                        | dict(
-                            zip(SHARES + AREAS + ELSEWHERE, np.concatenate(figures), strict=True)
-                        )
-                    )
-                    if len(maps[method]) < FURTHER_IMAGES:
-                        maps[method].append(saliency)
-            progress.update(len(batch))
-    return pd.DataFrame(rows), maps
+) -> tuple[Rows, list[Explanation]]:
+    """Rows of the table, and the explanations of the first images."""
+    rows: Rows = {}
+    further: list[Explanation] = []
+    counts = reduce(np.add, (to_one_hot(cell.mask) for cell in cells))
+    explanations = Explainer(model)(cell.image for cell in cells)
+    for cell, explanation in zip(
+        tqdm(cells, "saliency", unit=" images"), explanations, strict=True
+    ):
+        own = to_one_hot(cell.mask)
+        area = compute_shares(np.ones(cell.mask.shape), own)
+        for method, saliency in explanation.maps.items():
+            share = compute_shares(saliency, own)
+            elsewhere = compute_shares(saliency, counts - own)
+            rows[cell.id, method] = {
+                "id": cell.id,
+                "label": cell.label,
+                "answer": explanation.code,
+                "probability": explanation.probability,
+                "method": method,
+                **dict(zip(SHARES, share, strict=True)),
+                **dict(zip(AREAS, area, strict=True)),
+                **dict(zip(ELSEWHERE, elsewhere, strict=True)),
+            }
+        if len(further) < FURTHER_IMAGES:
+            further.append(explanation)
+    return rows, further
 
 
-def _curves(
-    model: keras.Model,
-    cells: Sequence[MaskedCell],
-    table: pd.DataFrame,
-    maps: Mapping[str, Sequence[np.ndarray]],
+def _record_curves(
+    model: keras.Model, cells: Sequence[MaskedCell], explanations: list[Explanation], rows: Rows
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What `leuko_tf.focus.perturbation.curve_figures` takes; the areas go into the table."""
+    """Curves for `summarize_curves`; adds the areas under them to the rows."""
     rng = np.random.default_rng(SEED)
     size = model.get_layer(SCALING).size
-    answers = _answers(table)
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {m: [] for m in (*maps, RANDOM)}
-    for i, cell in enumerate(tqdm(cells, desc="insertion, deletion", unit=" images")):
-        for method in found:
-            none = np.zeros(cell.image.shape[:2])
-            saliency = none if method == RANDOM else maps[method][i]
-            order = perturbation.pixel_order(saliency, size, rng)
-            both = perturbation.curves(
-                model.predict_on_batch, cell.image, order, INDEX[answers[cell.id]]
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {m: [] for m in (*METHODS, RANDOM)}
+    progress = tqdm(cells, desc="insertion, deletion", unit=" images")
+    for cell, explanation in zip(progress, explanations, strict=True):
+        constant = np.zeros(cell.mask.shape)
+        for method, saliency in {**explanation.maps, RANDOM: constant}.items():
+            order = perturbation.sort_pixels(saliency, size, rng)
+            curves = perturbation.compute_curves(
+                model.predict_on_batch, cell.image, order, INDEX[explanation.code]
             )
-            found[method].append(both)
-            for name, curve in zip(CURVES, both, strict=True):
-                _note(table, cell.id, method, name, perturbation.area(curve))
+            found[method].append(curves)
+            if method != RANDOM:
+                areas = map(perturbation.compute_area, curves)
+                rows[cell.id, method] |= zip(CURVES, areas, strict=True)
     return {
-        method: {name: np.array([both[k] for both in pairs]) for k, name in enumerate(CURVES)}
+        method: {name: np.array([curves[k] for curves in pairs]) for k, name in enumerate(CURVES)}
         for method, pairs in found.items()
     }
 
 
-def _sanity(
-    model: keras.Model,
-    cells: Sequence[MaskedCell],
-    table: pd.DataFrame,
-    maps: Mapping[str, Sequence[np.ndarray]],
+def _check_sanity(
+    model: keras.Model, cells: Sequence[MaskedCell], explanations: list[Explanation], rows: Rows
 ) -> dict[str, Any]:
-    """`leuko_tf.focus.sanity.check` by method; what it compares goes into the table."""
-    explain = Explainer(keras.models.clone_model(model))  # which does not clone weights
-    answers = _answers(table)
-    fresh: list[dict[str, np.ndarray]] = []
-    with tqdm(total=len(cells), desc="fresh weights", unit=" images") as progress:
-        for batch in batched(cells, BATCH):
-            images = np.stack([cell.image for cell in batch])
-            codes = [answers[cell.id] for cell in batch]
-            fresh += [found.maps for found in explain(images, tuple(maps), codes)]
-            progress.update(len(batch))
-    compared = {}
-    for method in maps:
-        similar = sanity.compare(maps[method], [found[method] for found in fresh])
-        for cell, values in zip(cells, similar.same, strict=True):
-            for name, value in zip(sanity.MEASURES, values, strict=True):
-                _note(table, cell.id, method, name, value)
-        compared[method] = sanity.check(similar)
-    return compared
+    """`leuko_tf.focus.sanity.check` by method; adds the similarities to the rows."""
+    explainer = Explainer(keras.models.clone_model(model))  # which does not clone weights
+    images = tqdm([cell.image for cell in cells], "fresh weights", unit=" images")
+    fresh = [*explainer(images, METHODS, [found.code for found in explanations])]
+    checked = {}
+    for method in METHODS:
+        similarities = sanity.compare_maps(
+            *([found.maps[method] for found in of_network] for of_network in (explanations, fresh))
+        )
+        for cell, values in zip(cells, similarities.same, strict=True):
+            rows[cell.id, method] |= zip(sanity.MEASURES, values, strict=True)
+        checked[method] = sanity.check(similarities)
+    return checked
 
 
-def _answers(table: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(table["id"], table["answer"], strict=True))
-
-
-def _note(table: pd.DataFrame, image_id: str, method: str, name: str, value: float) -> None:
-    table.loc[(table["id"] == image_id) & (table["method"] == method), name] = value
-
-
-def _write_table(table: pd.DataFrame, file: Path) -> None:
-    with write_aside(file) as aside:
-        table.to_csv(aside, index=False, float_format="%.6g")
-
-
-def summary(result: Mapping[str, Any]) -> str:
-    """The headline figures as text, for a terminal."""
+def format_summary(result: Mapping[str, Any]) -> str:
+    """Formats the main figures for a terminal."""
     source, images = result["source"], result["images"]
     kind = "SYNTHETIC images" if source["synthetic"] else "images"
     if source["held_out"] is False:
@@ -252,34 +227,34 @@ def summary(result: Mapping[str, Any]) -> str:
     lines = [f"{images['scored']} of {images['in_split']} {kind}, masks {source['masks']}"]
     left_out = len(images["without_mask"])
     if left_out:
-        lines.append(f"{left_out} more left out: no cell could be told from the background")
+        lines.append(f"{left_out} more left out: segmentation found no cell")
     lines.append(f"  {'saliency / area':<14}" + "".join(f"{r:>26}" for r in REGIONS[::-1]))
     for method, groups in result["shares"].items():
-        cells = [_cell(groups["all"][region]) for region in REGIONS[::-1]]
+        cells = [_format_shares(groups["all"][region]) for region in REGIONS[::-1]]
         lines.append(f"  {method:<14}" + "".join(f"{text:>26}" for text in cells))
     further = images["further"]
     lines.append(f"  areas under curves ({further} images): {'insertion':>10}{'deletion':>20}")
     for method, curves in result["curves"]["methods"].items():
-        figures = [curves[name] for name in CURVES]
-        lines.append(f"  {method:<34}" + "".join(f"{_with_interval(f):>20}" for f in figures))
-    lines.append("  fresh weights give other maps (one draw of them)")
+        areas = [_format_area(curves[name]) for name in CURVES]
+        lines.append(f"  {method:<34}" + "".join(f"{text:>20}" for text in areas))
+    lines.append("  sanity check: do fresh weights give other maps? (one draw of weights)")
     for method, checked in result["sanity"].items():
-        words = ", ".join(f"{m} {_shown(checked[m]['value'])}" for m in sanity.MEASURES)
-        found = f"{sanity.verdict(checked)} ({checked['images']} images)"
-        lines.append(f"  {method:<14}{found:<26}{words}")
+        measures = ", ".join(f"{m} {_format_value(checked[m]['value'])}" for m in sanity.MEASURES)
+        verdict = f"{sanity.format_verdict(checked)} ({checked['images']} images)"
+        lines.append(f"  {method:<14}{verdict:<26}{measures}")
     return "\n".join(lines)
 
 
-def _cell(figures: Mapping[str, Any]) -> str:
-    share, area, ratio = (figures[name]["value"] for name in ("share", "area", "ratio"))
-    return f"{_shown(share)} / {_shown(area)} = {_shown(ratio)}"
+def _format_shares(figures: Mapping[str, Any]) -> str:
+    share, area, ratio = (_format_value(figures[n]["value"]) for n in ("share", "area", "ratio"))
+    return f"{share} / {area} = {ratio}"
 
 
-def _with_interval(figures: Mapping[str, Any]) -> str:
+def _format_area(figures: Mapping[str, Any]) -> str:
     ends = figures["interval"]
-    between = f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else ""
-    return f"{figures['area']:.3f}{between}"
+    interval = f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else ""
+    return f"{figures['area']:.3f}{interval}"
 
 
-def _shown(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

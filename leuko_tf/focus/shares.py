@@ -1,4 +1,4 @@
-"""How much of a saliency map lies in nucleus, cytoplasm and background: of an image, of many."""
+"""Computes how much of a saliency map lies in nucleus, cytoplasm and background."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from leuko_tf.classes import LINEAGE_ORDER
 from leuko_tf.focus.segmentation import REGIONS
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, draw_weights
 
-# Columns of the table: shares of the map, of the area, and of the map under the others' masks.
+# Columns of the table: shares of the map, of the area, and of the map under the other cells' masks.
 SHARES, AREAS, ELSEWHERE = (
     [f"{kind}_{region}" for region in REGIONS] for kind in ("share", "area", "elsewhere")
 )
@@ -17,21 +17,21 @@ FIGURES = ("share", "area", "ratio", "elsewhere", "excess")
 
 
 def to_one_hot(mask: np.ndarray) -> np.ndarray:
-    """A mask as int32 array [3, height, width], 1 where the region of `REGIONS` is."""
+    """A mask as int32 array [3, height, width]: a plane of zeros and ones for each of `REGIONS`."""
     return np.stack([mask == value for value in range(len(REGIONS))]).astype(np.int32)
 
 
 def compute_shares(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """How much of a map lies in each region.
+    """Computes the share of a map in each region.
 
     Args:
       saliency: float array [height, width], not negative.
-      regions: int array [3, height, width], of `one_hot`; or a sum of such, for the mean over
+      regions: int array [3, height, width] of `to_one_hot`; or a sum of such, for the mean over
         several masks.
 
     Returns:
-      float array [3], in the order of `leuko_tf.focus.segmentation.REGIONS`, with sum 1;
-      not-a-number where all of the map, or of the regions, is 0.
+      float array [3] in the order of `REGIONS`, with sum 1; NaN where the map, or all regions, are
+      0 everywhere.
     """
     sums = np.tensordot(regions.astype(np.float64), saliency, axes=2)
     total = sums.sum()
@@ -39,16 +39,16 @@ def compute_shares(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def summarize_shares(rows: pd.DataFrame) -> dict[str, Any]:
-    """Means over images, with intervals, of one method.
+    """Averages one method's shares over groups of images, with intervals.
 
     Args:
-      rows: of the table of images and methods.
+      rows: Of the table of images and methods.
 
     Returns:
-      `all`, `right`, `wrong`, and a code for each label that there is: groups of images, each with
-      `images` and, for each region, `share`, `area`, `ratio` (of the two means), `elsewhere` (the
-      share under the other cells' masks) and `excess` (`share` less `elsewhere`), which are `value`
-      and `interval`. What is not defined is None: an interval of one image, the figures of no
+      Figures of `all` images, of `right` and `wrong` answers, and of each label by its code. Each
+      group has `images` and, for each region, `share`, `area`, `ratio` (of the two means),
+      `elsewhere` (the share under the other cells' masks) and `excess` (`share` minus `elsewhere`),
+      as `value` and `interval`. Undefined ones are None: an interval of one image, figures of no
       image, a ratio without area. Images whose map is 0 everywhere are left out.
     """
     rows = rows.dropna(subset=SHARES)
@@ -57,58 +57,57 @@ def summarize_shares(rows: pd.DataFrame) -> dict[str, Any]:
     for code in LINEAGE_ORDER:
         if (rows["label"] == code).any():
             groups[code] = rows[rows["label"] == code]
-    return {name: _group(members) for name, members in groups.items()}
+    return {name: _summarize_group(members) for name, members in groups.items()}
 
 
-def _group(rows: pd.DataFrame) -> dict[str, Any]:
-    def figures(means: np.ndarray) -> np.ndarray:
-        """Means [..., 9] to `FIGURES` of the regions: [..., 5, 3]."""
-        share, area, elsewhere = np.moveaxis(means.reshape(*means.shape[:-1], 3, 3), -2, 0)
-        ratio = np.divide(share, area, out=np.full_like(share, np.nan), where=area > 0)
-        return np.stack([share, area, ratio, elsewhere, share - elsewhere], axis=-2)
-
+def _summarize_group(rows: pd.DataFrame) -> dict[str, Any]:
     values = rows[SHARES + AREAS + ELSEWHERE].to_numpy(np.float64)
-    if not len(values):
-        estimate, ends = np.full((5, 3), np.nan), np.full((2, 5, 3), np.nan)
-    else:
-        estimate = figures(values.mean(axis=0))
-        ends = np.percentile(figures(_replicated_means(values)), PERCENTILES, axis=0)
-        if len(values) == 1:
-            ends[:] = np.nan
+    estimate, ends = np.full((5, 3), np.nan), np.full((2, 5, 3), np.nan)
+    if len(values):
+        estimate = _derive_figures(values.mean(axis=0))
+    if len(values) > 1:
+        replicates = _derive_figures(_resample_means(values))
+        ends = np.percentile(replicates, PERCENTILES, axis=0)
     return {"images": len(values)} | {
         region: {
-            name: {"value": _number(estimate[i, k]), "interval": to_json_interval(ends[:, i, k])}
+            name: {
+                "value": float(estimate[i, k]) if np.isfinite(estimate[i, k]) else None,
+                "interval": to_json_interval(ends[:, i, k]),
+            }
             for i, name in enumerate(FIGURES)
         }
         for k, region in enumerate(REGIONS)
     }
 
 
+def _derive_figures(means: np.ndarray) -> np.ndarray:
+    """Means [..., 9] to `FIGURES` of the regions, [..., 5, 3]."""
+    share, area, elsewhere = np.moveaxis(means.reshape(*means.shape[:-1], 3, 3), -2, 0)
+    ratio = np.divide(share, area, out=np.full_like(share, np.nan), where=area > 0)
+    return np.stack([share, area, ratio, elsewhere, share - elsewhere], axis=-2)
+
+
 def compute_mean_intervals(values: np.ndarray) -> np.ndarray:
-    """95 % intervals of the means over images.
+    """Computes 95 % intervals of means over images.
 
     Args:
       values: float array [images, columns].
 
     Returns:
-      float array [columns, 2]; not-a-number for a single image.
+      float array [columns, 2]; NaN for a single image.
     """
     if len(values) < 2:
         return np.full((values.shape[1], 2), np.nan)
-    return np.percentile(_replicated_means(values), PERCENTILES, axis=0).T
+    return np.percentile(_resample_means(values), PERCENTILES, axis=0).T
 
 
-def _replicated_means(values: np.ndarray) -> np.ndarray:
-    """Float array [replicates, columns] of float array [images, columns]."""
-    alike = np.zeros(len(values), np.int64)  # no strata: a class of one image would have no spread
-    weights = np.concatenate([*draw_weights(alike, REPLICATES)])
+def _resample_means(values: np.ndarray) -> np.ndarray:
+    """Bootstraps float array [images, columns] to means, [replicates, columns]."""
+    one_stratum = np.zeros(len(values), np.int64)  # by class, single images would have no spread
+    weights = np.concatenate([*draw_weights(one_stratum, REPLICATES)])
     return weights.astype(np.float64) @ values / len(values)
 
 
-def to_json_interval(interval: np.ndarray) -> list[float] | None:
-    """An interval for JSON, which has no not-a-number."""
-    return interval.tolist() if np.isfinite(interval).all() else None
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def to_json_interval(ends: np.ndarray) -> list[float] | None:
+    """The ends as a list; None where they are NaN, which JSON does not have."""
+    return ends.tolist() if np.isfinite(ends).all() else None

@@ -1,7 +1,7 @@
-"""Requests that TensorFlow Serving sends to a new version before it serves it.
+"""Writes the requests that TensorFlow Serving sends to a new version before it serves it.
 
-It finds them in assets.extra/tf_serving_warmup_requests. Without them the first real request of
-each kind would wait for TensorFlow to prepare the graph.
+It reads them from assets.extra/tf_serving_warmup_requests. Without them the first real request of
+each kind would wait until TensorFlow has prepared the graph.
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,26 @@ GREY = 128
 
 
 def write_warmup_requests(file: Path, size: int, batch_sizes: tuple[int, ...]) -> None:
-    """Writes a request to each signature in each batch size, of grey images.
+    """Writes a request of grey images for each signature and batch size.
 
     Args:
       file: TFRecord file of PredictionLog messages to write.
-      size: side in pixels of the images; that of the network's input.
-      batch_sizes: numbers of images.
+      size: Side of the network's input in pixels.
+      batch_sizes: Numbers of images.
     """
     png = tf.io.encode_png(tf.fill((size, size, 3), tf.constant(GREY, tf.uint8))).numpy()
     with tf.io.TFRecordWriter(str(file)) as records:
         for count in batch_sizes:
-            for log in _requests(png, size, count):
+            for log in _make_requests(png, size, count):
                 records.write(log.SerializeToString(deterministic=True))
 
 
-def _requests(png: bytes, size: int, count: int) -> Iterator[prediction_log_pb2.PredictionLog]:
-    # One number stands for all pixels: a tensor's last number fills the rest of it.
+def _make_requests(png: bytes, size: int, count: int) -> Iterator[prediction_log_pb2.PredictionLog]:
+    # One value suffices: the last value of a TensorProto fills the rest of the tensor.
     pixels = tf.make_tensor_proto(GREY, tf.uint8, (count, size, size, 3))
-    yield _predict("serving_default", pixels)
+    yield _make_predict_log("serving_default", pixels)
     for signature in ("encoded", "explain", "embed"):
-        yield _predict(signature, tf.make_tensor_proto([png] * count))
+        yield _make_predict_log(signature, tf.make_tensor_proto([png] * count))
     log = prediction_log_pb2.PredictionLog()
     log.classify_log.request.model_spec.signature_name = "classify"
     for _ in range(count):
@@ -46,7 +46,9 @@ def _requests(png: bytes, size: int, count: int) -> Iterator[prediction_log_pb2.
     yield log
 
 
-def _predict(signature: str, images: tensor_pb2.TensorProto) -> prediction_log_pb2.PredictionLog:
+def _make_predict_log(
+    signature: str, images: tensor_pb2.TensorProto
+) -> prediction_log_pb2.PredictionLog:
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = signature
     log.predict_log.request.inputs["images"].CopyFrom(images)
