@@ -1,28 +1,34 @@
-"""Evaluates: model and split to predictions, and predictions to metrics and a report.
+"""Evaluates a model on held-out images, or a table of predictions.
 
   python -m leuko_tf.evaluate --model runs/x/best.keras --out DIR
   python -m leuko_tf.evaluate --predictions DIR/predictions.parquet --out DIR
 
-The second form needs no model and does not import TensorFlow; it takes the three forms of
-`leuko_tf.predictions`. DIR then holds:
-  predictions.parquet   the table (first form)
-  mistakes/, gallery/   pictures of the surest mistakes and of typical cells (first form)
-  metrics.json          every figure; see `leuko_tf.metrics` and `leuko_tf.metrics.agreement`
-  report.html           the same for reading: one file that needs nothing else
-  model_card.md         the same in short, for who publishes the model
-  disputes.csv          images whose re-annotations agree against the label, where there are some
+With --model, the model first writes the table of predictions. Without it no TensorFlow is imported,
+and the table may have any form of `leuko_tf.predictions`. DIR then holds:
+  predictions.parquet   the table (with --model)
+  mistakes/, gallery/   pictures of the surest mistakes and of typical cells (with --model)
+  metrics.json          every figure; see `leuko_tf.metrics.records`
+  report.html           the figures to read: one file without external resources
+  model_card.md         a summary to publish together with the model
+  disputes.csv          images on which both re-annotations contradict the label, if there are any
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import leuko_tf
 from leuko_tf.cell_selection import add_cell_arguments, select_cells
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 from leuko_tf.files import DISPUTES, GALLERY, METRICS, MISTAKES, MODEL_CARD, REPORT
 from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leuko_tf.metrics.records import Metrics, NamedComparison
+    from leuko_tf.provenance import Source
 
 DEFAULT_REPLICATES = 2000
 
@@ -34,60 +40,52 @@ def evaluate(
     annotations: Path | None = None,
     others: Mapping[str, Path] | None = None,
     replicates: int = DEFAULT_REPLICATES,
-) -> dict[str, Any]:
-    """Computes everything from a table of predictions alone, and writes it.
+) -> "Metrics":
+    """Computes all figures from a table of predictions and writes them with report and model card.
+
+    Prints a line before each step that may take seconds.
 
     Args:
       predictions: the table, in any form of `leuko_tf.predictions`.
       out: folder to write to.
-      annotations: annotations.dat whose re-annotations join the table by id.
-      others: name to table of other networks to compare with.
-      replicates: of the bootstrap; 0 for no intervals but DeLong's and the examiners'.
+      annotations: annotations.dat whose re-annotations are joined to the table by id.
+      others: tables of other networks to compare with, by name.
+      replicates: bootstrap replicates; with 0 the only intervals are DeLong's and the examiners'.
 
     Returns:
-      What `metrics.json` holds: the table's `source`, the figures of
-      `leuko_tf.metrics.compute_metrics`, `examiners` (`leuko_tf.metrics.agreement.compare_network`; None
-      without re-annotated images), `examiners_from` (`these images`, `published figures` or None:
-      whose operating points the binary questions are compared with) and `comparisons`, by name
-      (`leuko_tf.metrics.compare`).
+      What `metrics.json` holds.
 
     Raises:
       UserError: if a table or the annotations cannot be used.
     """
     from leuko_tf.explanation import gallery, mistakes
-    from leuko_tf.metrics import agreement, compare, compute_metrics
+    from leuko_tf.metrics import agreement, compute_metrics
     from leuko_tf.metrics.published import read_examiner_points
     from leuko_tf.predictions import read_predictions
     from leuko_tf.report import write_model_card, write_report
 
+    _report_step(f"Reading {predictions}")
     table, source = read_predictions(predictions)
     if annotations:
         annotated = agreement.read_annotation_table(annotations)
         try:
             table = agreement.join_annotations(table, annotated)
         except UserError as error:
-            raise UserError(
-                f"{predictions} and {annotations} do not go together: {error}"
-            ) from error
+            raise UserError(f"{predictions} and {annotations} do not match: {error}") from error
     points = agreement.measure_operating_points(table)
     points_from = "these images" if points else None
     if not points and not source.get("synthetic"):
         points, points_from = read_examiner_points(), "published figures"
-    comparisons, other_tables = {}, {}
+    other_tables: dict[str, pd.DataFrame] = {}
+    comparisons: dict[str, NamedComparison] = {}
     for name, file in (others or {}).items():
-        other, other_source = read_predictions(file)
-        kinds = {source.get("synthetic"), other_source.get("synthetic")}
-        if kinds == {True, False}:
-            raise UserError(
-                f"{predictions} and {file}: one is of real cells, the other of SYNTHETIC ones"
-            )
-        try:
-            compared = compare(table, other, replicates)
-        except ValueError as error:
-            raise UserError(f"{predictions} and {file} do not go together: {error}") from error
-        other_tables[name] = other
-        comparisons[name] = {"source": other_source, **compared}
-    metrics = {
+        _report_step(f"Comparing with {name}")
+        other_tables[name], comparisons[name] = _compare_with(
+            file, table, source, predictions, replicates
+        )
+    bootstrap = f", {replicates:,} bootstrap replicates" if replicates else ""
+    _report_step(f"Computing figures of {len(table):,} images{bootstrap}")
+    metrics: Metrics = {
         "leuko_tf": leuko_tf.__version__,
         "source": source,
         **compute_metrics(table, points, replicates),
@@ -95,12 +93,13 @@ def evaluate(
         "examiners_from": points_from,
         "comparisons": comparisons,
     }
+    _report_step(f"Writing {out / REPORT}")
     write_json(out / METRICS, metrics)
     disputed = agreement.find_disputes(table)
     if len(disputed):
         agreement.write_disputes(disputed, out / DISPUTES)
     else:
-        (out / DISPUTES).unlink(missing_ok=True)  # of another evaluation
+        (out / DISPUTES).unlink(missing_ok=True)  # left by an earlier evaluation
     surest = mistakes.read_mistakes(table, predictions.parent / MISTAKES)
     typical = gallery.read_gallery(table, predictions.parent / GALLERY)
     write_model_card(metrics, out / MODEL_CARD)
@@ -108,22 +107,41 @@ def evaluate(
     return metrics
 
 
-def format_summary(metrics: dict[str, Any]) -> str:
-    """The headline figures as text, for a terminal."""
+def _report_step(text: str) -> None:
+    print(f"{text} ...", flush=True)
+
+
+def _compare_with(
+    file: Path, table: "pd.DataFrame", source: "Source", predictions: Path, replicates: int
+) -> "tuple[pd.DataFrame, NamedComparison]":
+    """Reads another network's table and compares this one with it."""
+    from leuko_tf.metrics import compare
+    from leuko_tf.predictions import read_predictions
+
+    other, other_source = read_predictions(file)
+    if {source.get("synthetic"), other_source.get("synthetic")} == {True, False}:
+        raise UserError(f"{predictions} and {file}: one has real cells, the other SYNTHETIC ones")
+    try:
+        return other, {"source": other_source, **compare(table, other, replicates)}
+    except ValueError as error:
+        raise UserError(f"{predictions} and {file} do not match: {error}") from error
+
+
+def format_summary(metrics: "Metrics") -> str:
+    """Formats the headline figures for a terminal."""
     from leuko_tf.metrics.headline import list_headlines
 
     source = metrics["source"]
     kind = "SYNTHETIC images" if source.get("synthetic") else "images"
     if source.get("held_out") is False:
         kind += ", trained on"
-    lines = [
-        _format_line(kind, f"{metrics['pooled']['images']:,}", "95 % interval", "folds: mean", "SD")
-    ]
+    images = f"{metrics['pooled']['images']:,}"
+    lines = [_format_line(kind, images, "95 % interval", "folds: mean", "SD")]
     for headline in list_headlines(metrics):
-        between = headline.interval and " to ".join(f"{end:.4f}" for end in headline.interval)
+        interval = " to ".join(f"{end:.4f}" for end in headline.interval or ())
         mean, sd = (f"{n:.4f}" if n is not None else "" for n in (headline.mean, headline.sd))
         value = "undefined" if headline.value is None else f"{headline.value:.4f}"
-        lines.append(_format_line(headline.title, value, between or "", mean, sd))
+        lines.append(_format_line(headline.title, value, interval, mean, sd))
     return "\n".join(lines)
 
 
@@ -132,10 +150,10 @@ def _format_line(title: str, value: str, interval: str, mean: str, sd: str) -> s
 
 
 def check_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
-    """The other networks' tables by name, and the number of replicates.
+    """Checks the options of `add_evaluation_arguments` before the work starts.
 
-    Raises:
-      UserError: if one cannot be used; before the work, not after it.
+    Returns:
+      The other networks' tables by name, and the number of replicates.
     """
     if arguments.bootstrap < 0:
         raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
@@ -147,11 +165,7 @@ def check_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
 
 
 def parse_named_tables(texts: list[str]) -> dict[str, Path]:
-    """`NAME=P.parquet`, as `--compare` takes it, to name and file.
-
-    Raises:
-      UserError: if one is not of this form, or a name comes twice.
-    """
+    """Parses the `NAME=TABLE` words of `--compare` into files by name."""
     tables: dict[str, Path] = {}
     for text in texts:
         name, equals, file = text.partition("=")
@@ -162,13 +176,13 @@ def parse_named_tables(texts: list[str]) -> dict[str, Path]:
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `evaluate` and `crossval` both take; see `checked_options`."""
+    """Adds the options that `evaluate` and `crossval` share; see `check_options`."""
     parser.add_argument(
         "--compare",
         action="append",
         default=[],
         metavar="NAME=TABLE",
-        help="another network's predictions to put beside; may come several times",
+        help="another network's predictions to compare with; may be repeated",
     )
     parser.add_argument(
         "--bootstrap",
@@ -192,29 +206,31 @@ def main() -> None:
     parser.add_argument(
         "--runtime",
         choices=RUNTIMES,
-        help=f"what computes the probabilities (default {TENSORFLOW}). openvino: faster on a CPU, "
-        "equal to 1e-4, takes seconds to convert; pip install leuko_tf[openvino]",
+        help=f"what computes the probabilities (default {TENSORFLOW}). openvino is faster on a CPU "
+        "and equal to 1e-4, but converts for some seconds; pip install leuko_tf[openvino]",
     )
     parser.add_argument(
         "--pixel-size-um",
         type=float,
         metavar="UM",
         help="side of the images' pixels in micrometres (default: what the data set says); images "
-        "are brought to the pixels that the model was trained on",
+        "are resampled to the pixel size that the model was trained on",
     )
     parser.add_argument(
         "--symmetries",
         action="store_true",
-        help="average over the eight turns and mirrorings of each image, at eight times the work",
+        help="average over the eight rotations and mirror images; takes eight times as long",
     )
     parser.add_argument(
-        "--annotations", type=Path, help="annotations.dat, for a table without re-annotations"
+        "--annotations",
+        type=Path,
+        help="annotations.dat whose re-annotations are joined to the table by id",
     )
     add_evaluation_arguments(parser)
     arguments = parser.parse_args()
     others, replicates = check_options(arguments)
-    of_model = ("dataset", "data_dir", "split", "runtime", "pixel_size_um", "symmetries")
-    if arguments.predictions and any(getattr(arguments, name) for name in of_model):
+    model_options = ("dataset", "data_dir", "split", "runtime", "pixel_size_um", "symmetries")
+    if arguments.predictions and any(getattr(arguments, name) for name in model_options):
         raise UserError(
             "--dataset, --data-dir, --split, --runtime, --pixel-size-um and --symmetries belong to "
             "--model, not to --predictions"
@@ -223,8 +239,8 @@ def main() -> None:
     if side is not None and not 0 < side < 10:
         raise UserError(f"--pixel-size-um takes micrometres, 0 to 10. Received: {side}")
     if arguments.annotations and not arguments.annotations.is_file():
-        raise UserError(f"--annotations {arguments.annotations} is no file")
-    arguments.out.mkdir(parents=True, exist_ok=True)  # not to fail after all the work
+        raise UserError(f"--annotations {arguments.annotations} is not a file")
+    arguments.out.mkdir(parents=True, exist_ok=True)  # fails now, not after the work
 
     predictions = arguments.predictions
     if arguments.model:

@@ -1,29 +1,28 @@
-"""The table of predictions: the one thing that model and evaluation have in common.
+"""The table of predictions: the only interface between model and evaluation.
 
-A Parquet file with a row an image:
+A Parquet file with one row per image:
 
   id               string   the image's path within its data set, such as BAS/BAS_0021.tiff
   label            string   one of the 15 codes
   fold             int8     1 to 5
   reannotation_1   string   a code, UNC or none
-  reannotation_2   string   likewise
+  reannotation_2   string   a code, UNC or none
   p_NGS ... p_KSC  float32  15 probabilities, in the order of `leuko_tf.classes.CODES`, summing to 1
 
-and, in the file's metadata under `leuko_tf`, a JSON object that says where the rows come from:
-`synthetic`, `dataset`, `folds`, `split`, `model`, and whether the split was `held_out` from the
-model's training (null where not known).
+The file's metadata hold, under `leuko_tf`, a JSON object that says where the rows come from:
+`leuko_tf.provenance.Source`.
 
-A CSV file with the same columns does, too: UTF-8, a first line of names, commas, decimal points. It
-tells no source. Without the two re-annotations every image counts as not re-annotated. Columns of
-other names are left alone.
+A CSV file with the same columns is read as well: UTF-8, column names in the first line, commas,
+decimal points. It has no source. Without the two re-annotation columns, no image counts as
+re-annotated. Other columns are ignored.
 
-The published network's `heldout_outputs.npz` (arrays label, probability16, fold, codes15,
-outputs16) is a third form: its two outputs for erythroblasts are summed. It names no images, so
-that its ids are row numbers, from 0 as its arrays count.
+The third form is the published network's `heldout_outputs.npz` (arrays label, probability16, fold,
+codes15, outputs16). Its two outputs for erythroblasts are summed. It does not name its images, so
+ids are row numbers, counted from 0.
+
+This converts CSV or npz into Parquet:
 
   python -m leuko_tf.predictions heldout_outputs.npz --out published.parquet
-
-converts either into Parquet.
 """
 
 import argparse
@@ -63,11 +62,11 @@ PUBLISHED_SOURCE: Source = {
     "held_out": True,
     "ids": "row numbers; the outputs cannot be joined to images",
     "remark": (
-        "the outputs of fold 2 were softened by a temperature before they were published (of all "
-        "temperatures, 1.000 fits its 16 outputs best; the other folds want 1.9 to 2.2). What "
-        "pools probabilities over folds feels it: pooled areas under curves, calibration, fitted "
-        "temperatures, abstention, prediction sets. Answers, and figures of single folds but for "
-        "the calibration of fold 2, do not"
+        "the outputs of fold 2 were softened by a temperature before they were published (the best "
+        "temperature for its 16 outputs is 1.000; for the other folds it is 1.9 to 2.2). This "
+        "affects every figure that pools probabilities over folds: pooled areas under curves, "
+        "calibration, fitted temperatures, abstention, prediction sets. It does not affect the "
+        "answers, nor the figures of single folds, except the calibration of fold 2"
     ),
 }
 
@@ -78,13 +77,7 @@ OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def write_predictions(table: pd.DataFrame, source: Source, path: Path) -> None:
-    """Writes the table as Parquet, with its source.
-
-    Args:
-      table: the columns above.
-      source: JSON-like description of where the rows come from.
-      path: file to write, replaced as a whole.
-    """
+    """Checks the table and writes it as Parquet, with its source in the file's metadata."""
     write_parquet(_check_table(table, str(path)), source, path, SCHEMA)
 
 
@@ -93,11 +86,7 @@ def write_parquet(
 ) -> None:
     """Writes any table as Parquet, as a whole or not at all, its source in the file's metadata.
 
-    Args:
-      table: the table.
-      source: JSON-like description of where the rows come from.
-      path: file to write, replaced.
-      schema: the columns' types, if they are not to follow from the table.
+    Without `schema`, the columns keep the types of the table.
     """
     arrow = pa.Table.from_pandas(table, schema, preserve_index=False)
     arrow = arrow.replace_schema_metadata(
@@ -108,19 +97,18 @@ def write_parquet(
 
 
 def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
-    """Reads and checks a table of predictions in any of its three forms, known by the ending.
+    """Reads and checks a table of predictions.
 
-    Args:
-      path: a `.csv` or `.npz` file; any other ending means Parquet.
+    A path that ends in `.csv` or `.npz` is read as such, any other one as Parquet.
 
     Returns:
-      The table, of the types above whichever form it came in; and its source, empty where the file
-      does not tell.
+      The table, with the documented types whatever its form, and its source, which is empty where
+      the file has none.
 
     Raises:
-      UserError: if the file is not there or not of its form, or the table or its source is not as
-        described above. The message names the column, or the first row and its id: rows count from
-        1; of a CSV file it is the line, as an editor counts, and of an `.npz` the arrays' index.
+      UserError: if the file is missing or not of its form, or if table or source are not as
+        documented. The message names the column, or the first bad row and its id: in Parquet the
+        row counted from 1, in CSV the line as an editor counts it, in `.npz` the array index.
     """
     if not _exists(path):
         raise UserError(f"No file {path}")
@@ -144,20 +132,20 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # such as a folder that may not be entered
+    except OSError as error:  # such as a folder without permission
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, Source]:
     try:
-        # Not `read_table`, which would also read a folder, and columns out of the path's names.
+        # `read_table` would also read folders, and take columns from names such as fold=3.
         with pq.ParquetFile(path) as file:
             arrow = file.read(columns=COLUMNS)
-        # pandas' own metadata would make an index of a column that was one when it was written.
+        # pandas' metadata would turn a column back into the index that it was when written.
         table = arrow.to_pandas(ignore_metadata=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{path} is not a Parquet file that can be read: {error} (a table of another form must "
+            f"{path} cannot be read as Parquet: {error} (the name of a table in another form must "
             "end in .csv or .npz)"
         ) from error
     source: Any
@@ -166,26 +154,25 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, Source]:
     except ValueError:
         source = None
     if not isinstance(source, dict):
-        raise UserError(f"{path}: its source, under leuko_tf in the metadata, is no JSON object")
+        raise UserError(f"{path}: its source, under leuko_tf in the metadata, is not a JSON object")
     return table, cast(Source, source)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
         _refuse_other_separators(path)
-        # All as text: ids such as 001 and NA stay what they are, names that come twice are seen,
-        # and a cell that is no number spoils its own row only.
+        # As text: ids such as 001 and NA stay as they are, duplicate column names are noticed,
+        # and a cell that is not a number invalidates only its own row.
         text = pd.read_csv(
             path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True
         )
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(
-            f"{path} is not a CSV file that can be read (UTF-8, commas between columns): "
-            f"{str(error).strip()}"
+            f"{path} cannot be read as CSV (UTF-8, commas between columns): {str(error).strip()}"
         ) from error
     names = [*text.iloc[0]]
     if len(names) == 1:
-        raise UserError(f"{path} has a single column, {names[0]!r}. Put commas between columns.")
+        raise UserError(f"{path} has only one column, {names[0]!r}. Put commas between columns.")
     return text[1:].set_axis(names, axis=1)
 
 
@@ -196,7 +183,7 @@ def _refuse_other_separators(path: Path) -> None:
         names = {cell.strip(' "') for cell in header.split(separator)}
         if len(names.intersection(COLUMNS)) > 1:
             raise UserError(
-                f"{path} is separated by {name}; write it with commas and decimal points"
+                f"{path} has {name} between columns; write it with commas and decimal points"
             )
 
 
@@ -205,7 +192,10 @@ def _name_row(row: int) -> str:
 
 
 def _name_line(path: Path, row: int) -> str:
-    """Where a row of a CSV file begins. Blank lines and line breaks in quotes are lines, too."""
+    """Names the line on which a row of a CSV file begins.
+
+    Blank lines, and line breaks inside quotes, count as an editor counts them.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
         filled = [(n, line) for n, line in enumerate(file, 1) if line.strip(" \t\r\n")]
     reader = csv.reader((line for _, line in filled), skipinitialspace=True)
@@ -213,13 +203,13 @@ def _name_line(path: Path, row: int) -> str:
         for _ in islice(reader, row + 1):  # the header and the rows before
             pass
         return f"line {filled[reader.line_num][0]}"
-    except (csv.Error, IndexError):  # not all that pandas reads, such as a cell of 200,000 letters
+    except (csv.Error, IndexError):  # csv refuses some files that pandas reads
         return f"{_name_row(row)} below the header"
 
 
 def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
     try:
-        # Not `np.load`, which advises to load what is no zip file unsafely.
+        # For a file that is not a zip archive, `np.load` would suggest `allow_pickle`.
         with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
             outputs = dict(zip(file["outputs16"].tolist(), file["probability16"].T, strict=True))
             outputs["EBO"] = outputs["EBO"] + outputs.pop("EBO2")
@@ -227,7 +217,7 @@ def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
             codes = dict(enumerate(file["codes15"].tolist()))
             table["label"] = [codes.get(label) for label in file["label"].tolist()]
             table["fold"] = file["fold"]
-    except Exception as error:  # zip, NumPy and pandas raise a dozen types: all mean this
+    except Exception as error:  # zipfile, NumPy and pandas raise a dozen types for a bad file
         raise UserError(
             f"{path} is not the published network's heldout_outputs.npz: {error}"
         ) from error
@@ -236,29 +226,29 @@ def _read_published_outputs(path: Path) -> tuple[pd.DataFrame, Source]:
 
 
 def get_probabilities(table: pd.DataFrame) -> np.ndarray:
-    """float64 array [n, 15] of the table's probabilities."""
+    """The table's probabilities, float64 [n, 15]."""
     return table[PROBABILITIES].to_numpy(np.float64)
 
 
 def _check_table(
     table: pd.DataFrame, where: str, name_row: Callable[[int], str] = _name_row
 ) -> pd.DataFrame:
-    """The table with the documented columns and types.
+    """Returns the table with the documented columns and types.
 
     Args:
-      table: as it was read.
+      table: the table as it was read.
       where: the file, for messages.
-      name_row: names a row, counted from 0, as the file's reader finds it.
+      name_row: names a row, counted from 0, in the file's own terms.
 
     Raises:
-      UserError: if a column is missing or comes twice, or a row is not as documented.
+      UserError: if a column is missing or duplicate, or a row is not as documented.
     """
     names = [*table.columns]
     missing = [c for c in COLUMNS if c not in names]
     doubled = [c for c in COLUMNS if names.count(c) > 1]
     for columns, what, more in (
         (missing, "missing", _hint_on_folds(missing)),
-        (doubled, "doubled", ""),
+        (doubled, "duplicate", ""),
     ):
         if columns:
             plural = "s" * (len(columns) > 1)
@@ -280,20 +270,20 @@ def _check_table(
 
     refuse(table["id"].isna() | (table["id"] == ""), "no id")
     refuse(~table["id"].map(lambda i: isinstance(i, str)), "an id that is not text")
-    refuse(table["id"].duplicated(), "an id that stood before")
-    refuse(~table["label"].isin(CODES), "a label that is none of the 15 codes")
+    refuse(table["id"].duplicated(), "a duplicate id")
+    refuse(~table["label"].isin(CODES), "a label that is not one of the 15 codes")
     for column in EXAMINERS:
-        refuse(~table[column].isin(REANNOTATIONS), f"a {column} that is no code, UNC or none")
+        refuse(~table[column].isin(REANNOTATIONS), f"a {column} that is not a code, UNC or none")
     refuse(~numbers["fold"].isin(range(1, 6)), "a fold that is not 1 to 5")
     refuse(~np.isfinite(values).all(axis=1), "a probability that is not a finite number")
-    refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside of 0 to 1")
+    refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside 0 to 1")
     sums = values.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE
     refuse(
         off,
         "probabilities that do not sum to 1",
-        f": they sum to {sums[off.argmax()]:.6g} there; {SUM_TOLERANCE:g} off is tolerated, so "
-        "write at least five digits",
+        f": their sum is {sums[off.argmax()]:.6g}, the tolerance {SUM_TOLERANCE:g}; write at least "
+        "five digits",
     )
     types = {**dict.fromkeys(DESCRIPTIONS, "str"), **dict.fromkeys(PROBABILITIES, "float32")}
     return table.assign(**numbers).astype({**types, "fold": "int8"})
@@ -303,7 +293,7 @@ def _hint_on_folds(missing: list[str]) -> str:
     if "fold" not in missing:
         return ""
     column = "" if missing == ["fold"] else "fold: "
-    return f" ({column}write 1 everywhere if there was no cross-validation)"
+    return f" ({column}write 1 in every row if there was no cross-validation)"
 
 
 def main() -> None:

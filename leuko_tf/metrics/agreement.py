@@ -1,15 +1,14 @@
-"""How far examiners agree with each other, and a network with them.
+"""Agreement of the examiners with each other, and of a network with them.
 
-Intra- and inter-rater agreement: label and re-annotations come from two examiners, one of whom
-looked twice; which re-annotation is whose the data set does not tell. So one of the three pairs
-below is an examiner with himself, and two are one examiner with the other.
+The label and the two re-annotations come from two examiners, one of whom looked twice. The data set
+does not say which re-annotation is whose: one of the three pairs in `PAIRS` compares an examiner
+with himself (intra-rater agreement), two compare the two examiners (inter-rater agreement).
 
-An examiner may also say that he cannot tell (UNC). Every figure comes twice: over all images, where
-UNC is an answer of its own and, for a binary question, not a yes; and without the images whose UNC
-is in the pair.
+An examiner may answer UNC (uncertain). Every figure is computed twice: over all images (`all`),
+where UNC is an answer of its own and counts as "no" in binary questions, and over the images where
+neither of the pair is UNC (`without_uncertain`).
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,26 @@ from leuko_tf.classes import CODES, INDEX, NOT_REANNOTATED, QUESTIONS, UNCERTAIN
 from leuko_tf.cli import UserError, write_aside
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, SEED
 from leuko_tf.metrics.questions import compute_operating_point
+from leuko_tf.metrics.records import Agreement, NetworkAgreement, OperatingPoint, PairAgreement
 from leuko_tf.metrics.summary import Points, compute_figures
 from leuko_tf.predictions import EXAMINERS, get_probabilities
 
 ANSWERS = (*CODES, UNCERTAIN)
-YES_NO = ("yes", "no")
 PAIRS = (("label", EXAMINERS[0]), ("label", EXAMINERS[1]), (EXAMINERS[0], EXAMINERS[1]))
 NETWORK = "network"
 NETWORK_PAIRS = (("label", NETWORK), (NETWORK, EXAMINERS[0]), (NETWORK, EXAMINERS[1]))
 
-DISPUTES = "disputes.csv"
-
 
 def select_reannotated(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that both re-annotations have, with columns `label` and `EXAMINERS`."""
+    """The rows that have both re-annotations."""
     return table[(table[EXAMINERS] != NOT_REANNOTATED).all(axis=1)]
 
 
-def measure_agreement(table: pd.DataFrame) -> dict[str, Any]:
-    """Compares label and re-annotations.
+def measure_agreement(table: pd.DataFrame) -> Agreement:
+    """Compares label and re-annotations, for the 15 classes and for each binary question.
 
     Args:
       table: columns `id`, `label` and `EXAMINERS`; images without re-annotations are left out.
-
-    Returns:
-      JSON-like dict: `images`; `classes`, for each of `PAIRS` (joined by _) its `all` and
-      `without_uncertain`, see `pair_agreement`, and its `confusion_matrix`; `questions`, the same
-      for each binary question, with the re-annotations' `operating_points` against the label; and
-      `disputes`, their number and kinds.
 
     Raises:
       UserError: if no image is re-annotated.
@@ -58,12 +49,10 @@ def measure_agreement(table: pd.DataFrame) -> dict[str, Any]:
         raise UserError("no image has two re-annotations: there is nothing to compare")
     return {
         "images": len(rows),
-        "classes": {
-            "_".join(pair): _compare_pair(rows, pair, _as_it_is, ANSWERS) for pair in PAIRS
-        },
+        "classes": {"_".join(pair): _compare_pair(rows, pair) for pair in PAIRS},
         "questions": {
             name: {
-                **{"_".join(p): _compare_pair(rows, p, _yes_or_no(codes), YES_NO) for p in PAIRS},
+                **{"_".join(pair): _compare_pair(rows, pair, codes) for pair in PAIRS},
                 "operating_points": _compute_operating_points(rows, codes),
             }
             for name, codes in QUESTIONS.items()
@@ -72,22 +61,26 @@ def measure_agreement(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def measure_pair_agreement(one: pd.Series, other: pd.Series) -> dict[str, Any]:
-    """Agreement of two columns of answers.
+def measure_pair_agreement(one: pd.Series, other: pd.Series) -> PairAgreement:
+    """Measures the share of equal answers, and Cohen's kappa, of two columns.
 
-    Returns:
-      `images`, `agreement` (share of equal answers) and `kappa` (Cohen's), each with a 95 %
-      bootstrap interval over images. All are None without images; kappa is None where chance
-      alone agrees fully, and its interval where a replicate does.
+    Intervals are 95 % bootstrap intervals over images. Without images all figures are None. Kappa
+    is None where chance alone agrees fully, and its interval where that holds in some replicate.
     """
     images = len(one)
-    names = ("agreement", "agreement_interval", "kappa", "kappa_interval")
     if not images:
-        return {"images": 0, **dict.fromkeys(names)}
+        return {
+            "images": 0,
+            "agreement": None,
+            "agreement_interval": None,
+            "kappa": None,
+            "kappa_interval": None,
+        }
     answers, index = np.unique(np.concatenate([one, other]), return_inverse=True)
-    counts = np.zeros((len(answers), len(answers)), int)  # scikit-learn warns of a single answer
+    # Not by scikit-learn, which warns if there is a single answer.
+    counts = np.zeros((len(answers), len(answers)), int)
     np.add.at(counts, tuple(index.reshape(2, images)), 1)
-    # To draw images with replacement is to draw cells of their table.
+    # Drawing images with replacement is the same as drawing cells of this table.
     rng = np.random.default_rng(SEED)
     drawn = rng.multinomial(images, counts.ravel() / images, size=REPLICATES)
     shares, kappas = _compute_agreement_and_kappa(drawn.reshape(-1, *counts.shape))
@@ -103,14 +96,14 @@ def measure_pair_agreement(one: pd.Series, other: pd.Series) -> dict[str, Any]:
 
 
 def find_disputes(table: pd.DataFrame) -> pd.DataFrame:
-    """The images on which both re-annotations agree on a class that is not the label.
+    """Finds the images on which both re-annotations agree on a class that is not the label.
 
     Args:
-      table: columns `id`, `label` and `EXAMINERS`; with probabilities the network's answer is told.
+      table: columns `id`, `label` and `EXAMINERS`; may have probabilities.
 
     Returns:
-      Columns `id`, `label`, `reannotated` and, with probabilities, `network` and `probability`;
-      sorted by label, re-annotation and id.
+      Columns `id`, `label`, `reannotated` and, if the table has probabilities, the network's answer
+      `network` with its `probability`; sorted by label, re-annotation and id.
     """
     one, other = (table[column] for column in EXAMINERS)
     rows = table[(one == other) & (one != table["label"]) & one.isin(CODES)]
@@ -127,33 +120,32 @@ def find_disputes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_operating_points(table: pd.DataFrame) -> Points | None:
-    """Question and re-annotation to sensitivity, specificity and precision against the label.
+    """Measures the re-annotations' operating points against the label, by question and examiner.
 
-    Over all re-annotated images, UNC not being a yes; None where no image is re-annotated, and
-    without a question whose images are all of one kind.
+    Over all re-annotated images; UNC counts as "no". A question whose images are all of one kind is
+    left out. None where no image is re-annotated.
     """
     rows = select_reannotated(table)
     if rows.empty:
         return None
-    points = {name: _compute_operating_points(rows, codes) for name, codes in QUESTIONS.items()}
-    return {
-        name: {column: both["all"] for column, both in of_question.items()}
-        for name, of_question in points.items()
-        if of_question
-    }
+    points: dict[str, Any] = {}
+    for question, codes in QUESTIONS.items():
+        by_column = _compute_operating_points(rows, codes)
+        if by_column:
+            points[question] = {column: both["all"] for column, both in by_column.items()}
+    return points
 
 
-def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
-    """The examiners' agreement, and the network on the very images that they saw.
+def compare_network(table: pd.DataFrame) -> NetworkAgreement | None:
+    """Compares the network with label and re-annotations, on the re-annotated images.
 
     Args:
       table: checked predictions.
 
     Returns:
-      What `agreement` gives and, under `network`, its `agreement` with the label and both
-      re-annotations (like the pairs of `classes`), its `figures` on the re-annotated images, and
-      how it answers the disputed ones (`disputes`: with the `label`, as `reannotated`, or
-      `neither`). None where no image is re-annotated.
+      What `measure_agreement` returns and, under `network`, the `agreement` of `NETWORK_PAIRS`, the
+      `figures` of these images, and on how many disputed images the answer is that of the `label`,
+      that of the re-annotations (`reannotated`), or `neither`. None where no image is re-annotated.
     """
     rows = select_reannotated(table)
     if rows.empty:
@@ -166,10 +158,7 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
     return {
         **measure_agreement(rows),
         "network": {
-            "agreement": {
-                "_".join(pair): _compare_pair(rows, pair, _as_it_is, ANSWERS)
-                for pair in NETWORK_PAIRS
-            },
+            "agreement": {"_".join(pair): _compare_pair(rows, pair) for pair in NETWORK_PAIRS},
             "figures": compute_figures(rows, measure_operating_points(rows)),
             "disputes": {"label": as_label, "reannotated": as_reannotated, "neither": neither},
         },
@@ -177,11 +166,11 @@ def compare_network(table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def read_annotation_table(file: Path) -> pd.DataFrame:
-    """Columns `id`, `label` and `EXAMINERS` of an annotations.dat.
+    """Reads the columns `id`, `label` and `EXAMINERS` of an annotations.dat.
 
     Raises:
-      UserError: if the file is not there, or a line of it is not as described in
-        `tfds_aml.aml_cytomorphology_lmu.download`.
+      UserError: if there is no such file, or a line is not as
+        `tfds_aml.aml_cytomorphology_lmu.download` describes it.
     """
     from tfds_aml.aml_cytomorphology_lmu.download import read_annotations
     from tfds_aml.problems import BadDownloadError, Problems
@@ -199,37 +188,33 @@ def read_annotation_table(file: Path) -> pd.DataFrame:
 
 
 def join_annotations(table: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """Predictions with the re-annotations of an annotations.dat, joined by id.
+    """Adds the re-annotations of an annotations.dat to predictions, joined by id.
 
     Raises:
-      UserError: if an id is not annotated, or its label is another one.
+      UserError: if an id is not annotated or has another label.
     """
     found = annotations.set_index("id").reindex(table["id"]).reset_index()
     missing = found["label"].isna().to_numpy()
     differs = ~missing & (found["label"].to_numpy() != table["label"].to_numpy())
-    for bad, what in ((missing, "not in the annotations"), (differs, "labelled otherwise there")):
+    for bad, what in (
+        (missing, "are not in the annotations"),
+        (differs, "have another label in the annotations"),
+    ):
         if bad.any():
             first = table["id"].to_numpy()[bad][0]
-            raise UserError(f"{int(bad.sum()):,} predicted images are {what}; the first is {first}")
+            raise UserError(f"{int(bad.sum()):,} predicted images {what}; the first is {first}")
     return table.assign(**{column: found[column].to_numpy() for column in EXAMINERS})
 
 
-def _as_it_is(column: pd.Series) -> pd.Series:
-    return column
-
-
-def _yes_or_no(codes: tuple[str, ...]) -> Callable[[pd.Series], pd.Series]:
-    """Answers to a binary question; who cannot tell does not say yes."""
-    return lambda column: column.isin(codes).map({True: "yes", False: "no"})
-
-
 def _compare_pair(
-    rows: pd.DataFrame,
-    pair: tuple[str, str],
-    answer: Callable[[pd.Series], pd.Series],
-    answers: tuple[str, ...],
+    rows: pd.DataFrame, pair: tuple[str, str], codes: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    one, other = (answer(rows[column]) for column in pair)
+    """Compares two columns: as answers or, given the codes of a binary question, as yes and no."""
+    one, other = (rows[column] for column in pair)
+    answers: tuple[str, ...] = ANSWERS
+    if codes:
+        one, other = (column.isin(codes).map({True: "yes", False: "no"}) for column in (one, other))
+        answers = ("yes", "no")
     certain = (rows[[*pair]] != UNCERTAIN).all(axis=1)
     counts = sk.confusion_matrix(one, other, labels=answers)
     return {
@@ -239,12 +224,14 @@ def _compare_pair(
     }
 
 
-def _compute_operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dict[str, Any]:
-    """Both re-annotations' points against the label.
+def _compute_operating_points(
+    rows: pd.DataFrame, codes: tuple[str, ...]
+) -> dict[str, dict[str, OperatingPoint]]:
+    """Computes both re-annotations' points against the label.
 
     Empty if the labels, of all images or of those without UNC, are all of one kind.
     """
-    points: dict[str, Any] = {}
+    points: dict[str, dict[str, OperatingPoint]] = {}
     for column in EXAMINERS:
         points[column] = {}
         for name, answered in (
@@ -264,14 +251,15 @@ def _compute_operating_points(rows: pd.DataFrame, codes: tuple[str, ...]) -> dic
 
 
 def _count_kinds(disputed: pd.DataFrame) -> dict[str, Any]:
+    """Counts the disputes by label and re-annotation, the most frequent first."""
     kinds = disputed.groupby(["label", "reannotated"]).size().reset_index(name="images")
-    # Stable: or the order of equal numbers would be the machine's.
+    # A stable sort, or the order of equal counts would depend on the machine.
     kinds = kinds.sort_values("images", ascending=False, kind="stable")
     return {"images": len(disputed), "kinds": kinds.to_dict("records")}
 
 
 def _compute_agreement_and_kappa(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of tables [replicates, k, k]; kappa is NaN where chance alone agrees fully."""
+    """Computes both for tables [replicates, k, k]; kappa is NaN where chance agrees fully."""
     total = counts.sum(axis=(1, 2))
     shares = np.trace(counts, axis1=1, axis2=2) / total
     by_chance = (counts.sum(axis=1) * counts.sum(axis=2)).sum(axis=1) / total**2
@@ -280,44 +268,45 @@ def _compute_agreement_and_kappa(counts: np.ndarray) -> tuple[np.ndarray, np.nda
     return shares, kappas
 
 
-def format_summary(figures_: dict[str, Any]) -> str:
-    """The agreement as text, for a terminal."""
-
-    def shown(pair: dict[str, Any]) -> str:
-        texts = []
-        for name in ("agreement", "kappa"):
-            value, interval = pair[name], pair[f"{name}_interval"]
-            texts.append("undefined" if value is None else f"{value:.4f}")
-            if interval:
-                texts[-1] += f" ({interval[0]:.3f} to {interval[1]:.3f})"
-        return f"{pair['images']:>6}  {texts[0]:<26}{texts[1]:<26}"
-
-    lines = [f"{figures_['images']:,} re-annotated images; 95 % bootstrap intervals"]
-    groups = {"15 classes": figures_["classes"], **figures_["questions"]}
-    for group, pairs in groups.items():
+def format_summary(agreement: Agreement) -> str:
+    """Formats the agreement for a terminal."""
+    questions = agreement["questions"]
+    lines = [f"{agreement['images']:,} re-annotated images; 95 % bootstrap intervals"]
+    for group, pairs in {"15 classes": agreement["classes"], **questions}.items():
         lines += ["", f"{group:<42}images  {'agreement':<26}Cohen's kappa"]
         for one, other in PAIRS:
             both = pairs[f"{one}_{other}"]
-            lines.append(f"  {one + ', ' + other:<40}{shown(both['all'])}".rstrip())
-            lines.append(f"  {'  without UNC':<40}{shown(both['without_uncertain'])}".rstrip())
-    if any(pairs["operating_points"] for pairs in figures_["questions"].values()):
+            lines.append(_format_pair(f"{one}, {other}", both["all"]))
+            lines.append(_format_pair("  without UNC", both["without_uncertain"]))
+    if any(pairs["operating_points"] for pairs in questions.values()):
         lines += ["", f"{'against the label':<42}images  sensitivity  specificity  precision"]
-    for group, pairs in figures_["questions"].items():
+    for group, pairs in questions.items():
         for column, ways in pairs["operating_points"].items():
-            for name, at in ways.items():
+            for name, point in ways.items():
                 label = f"{group}, {column}" if name == "all" else "  without UNC"
-                numbers = (at["sensitivity"], at["specificity"], at["precision"])
+                numbers = (point["sensitivity"], point["specificity"], point["precision"])
                 lines.append(
-                    f"  {label:<40}{at['images']:>6}  "
+                    f"  {label:<40}{point['images']:>6}  "
                     + "  ".join(f"{n:<11.3f}" for n in numbers).rstrip()
                 )
-    disputed = figures_["disputes"]
-    lines += ["", f"both re-annotations agree against the label: {disputed['images']} images"]
-    lines += [f"  {k['label']} to {k['reannotated']}: {k['images']}" for k in disputed["kinds"]]
+    disputes = agreement["disputes"]
+    lines += ["", f"both re-annotations agree against the label: {disputes['images']} images"]
+    lines += [f"  {k['label']} to {k['reannotated']}: {k['images']}" for k in disputes["kinds"]]
     return "\n".join(lines)
 
 
+def _format_pair(title: str, pair: PairAgreement) -> str:
+    texts = []
+    for value, interval in (
+        (pair["agreement"], pair["agreement_interval"]),
+        (pair["kappa"], pair["kappa_interval"]),
+    ):
+        text = "undefined" if value is None else f"{value:.4f}"
+        texts.append(text + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""))
+    return f"  {title:<40}{pair['images']:>6}  {texts[0]:<26}{texts[1]}"
+
+
 def write_disputes(disputed: pd.DataFrame, path: Path) -> None:
-    """Writes the list of disputes as CSV."""
+    """Writes the disputes of `find_disputes` as CSV."""
     with write_aside(path) as aside:
         disputed.to_csv(aside, index=False, float_format="%.4f")

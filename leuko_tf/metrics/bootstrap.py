@@ -1,13 +1,14 @@
 """95 % bootstrap intervals over images, stratified by class.
 
-Every replicate draws, within each class, as many images as the class has, with replacement. How
-often each image was drawn is its weight; all figures are then made of sums of weights, which a
+Each replicate draws, within each class, as many images as the class has, with replacement. How
+often an image was drawn is its weight. All figures are functions of sums of weights, which one
 matrix product gives for many replicates at once. Intervals are the 2.5th and 97.5th percentiles.
 
-Within a class that is answered all right or all wrong no replicate differs: its interval has no
-width, however few images it has. The expected calibration error has no interval: drawing images
-adds to it, so that most replicates lie above the figure itself (300 images with an error of .015
-had an interval of .017 to .039).
+If all images of a class are answered right (or all wrong), no replicate differs: the interval has
+no width, however few images there are. The expected calibration error has no interval, because
+resampling raises it: 300 images with an error of .015 had an interval of .017 to .039.
+
+In all functions `labels` is int [n], indices of classes, and `scores` float [n, 15], probabilities.
 """
 
 from collections.abc import Iterator
@@ -22,30 +23,25 @@ from leuko_tf.metrics.questions import compute_question_score
 
 REPLICATES = 2000
 SEED = 0
-CHUNK = 200  # replicates at once; bounds the memory, not the result
+CHUNK = 200  # replicates at once; limits memory, does not change the result
 PERCENTILES = (2.5, 97.5)
 
-_COARSE_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
+COARSE_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
 
-# Where a figure stands in the dict of figures, such as ("classes", "NGS", "precision").
+# Nested key of a figure, such as ("classes", "NGS", "precision").
 Path = tuple[str, ...]
 
 
 def bootstrap_intervals(
     labels: np.ndarray, scores: np.ndarray, replicates: int = REPLICATES
 ) -> dict[str, Any]:
-    """Intervals of the figures that `leuko_tf.metrics.summary.compute_figures` computes.
-
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15].
-      replicates: int above 0.
+    """Computes intervals of the figures of `leuko_tf.metrics.summary.compute_figures`.
 
     Returns:
-      Dict of the figures' own shape with [lower, upper] in each figure's place: `overall`,
-      `coarse`, `classes`, `questions` (average precision and the figures at threshold 0.5; the AUC
-      has DeLong's) and `calibration`. None where a replicate leaves the figure undefined; a class
-      without images, and a question without images of both kinds, are left out.
+      [lower, upper] at each figure's nested key: `overall`, `coarse`, `classes`, `questions`
+      (average precision, and the figures at threshold 0.5) and `calibration`. None where the figure
+      is undefined in some replicate. Classes without images, and questions without images of both
+      kinds, are left out.
     """
     return _compute_percentiles(_compute_replicates(labels, scores, replicates))
 
@@ -53,27 +49,17 @@ def bootstrap_intervals(
 def bootstrap_differences(
     labels: np.ndarray, scores: np.ndarray, others: np.ndarray, replicates: int = REPLICATES
 ) -> dict[str, Any]:
-    """Intervals of the differences between two networks, both seen on the same replicates.
+    """Computes intervals of the differences between two networks, first minus second.
 
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15], of the first network.
-      others: float array [n, 15], of the second; row for row the same images.
-      replicates: int above 0.
-
-    Returns:
-      As `bootstrap_intervals`, of first minus second.
+    Both are evaluated on the same replicates. `others` are the second network's probabilities, row
+    for row of the same images. Returns a dict as `bootstrap_intervals` does.
     """
     one, other = (_compute_replicates(labels, s, replicates) for s in (scores, others))
     return _compute_percentiles({path: one[path] - other[path] for path in one})
 
 
 def draw_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
-    """How often each replicate draws each image; the same whenever the labels are the same.
-
-    Args:
-      labels: int array [n].
-      replicates: int.
+    """Draws how often each replicate contains each image; equal labels give equal weights.
 
     Yields:
       float32 arrays [up to 200, n] of whole numbers, `replicates` rows in all. Within each class
@@ -93,7 +79,7 @@ def draw_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
 def _compute_replicates(
     labels: np.ndarray, scores: np.ndarray, replicates: int
 ) -> dict[Path, np.ndarray]:
-    """Every figure of every replicate: float arrays [replicates]."""
+    """Computes every figure of every replicate: float arrays [replicates]."""
     weighted = _WeightedFigures(labels, scores)
     chunks = [weighted(weights) for weights in draw_weights(labels, replicates)]
     return {path: np.concatenate([chunk[path] for chunk in chunks]) for path in chunks[0]}
@@ -112,10 +98,10 @@ def _compute_percentiles(replicated: dict[Path, np.ndarray]) -> dict[str, Any]:
 
 
 class _WeightedFigures:
-    """The figures as functions of the images' weights; what does not depend on them is kept."""
+    """Computes figures from weights of images; what is independent of the weights is kept."""
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
-        shares = scores / scores.sum(axis=1, keepdims=True)  # as `calibration` has them
+        shares = scores / scores.sum(axis=1, keepdims=True)  # as in `compute_calibration`
         answers = scores.argmax(axis=1)
         classes = len(CODES)
         self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
@@ -149,7 +135,7 @@ class _WeightedFigures:
         averages = weights @ np.stack([*self._averaged.values()], axis=1).astype(np.float32)
         return {
             **_compute_from_counts(counts),
-            **{("coarse", name): coarse["overall", name] for name in _COARSE_FIGURES},
+            **{("coarse", name): coarse["overall", name] for name in COARSE_FIGURES},
             **dict(zip(self._averaged, averages.T / images, strict=True)),
             **{
                 ("questions", name, *path): values
@@ -160,11 +146,11 @@ class _WeightedFigures:
 
 
 def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
-    """Figures of confusion matrices [replicates, 15, 15], labels in rows."""
+    """Computes figures from confusion matrices [replicates, 15, 15] with labels in rows."""
     total = counts.sum(axis=(1, 2))
     of_label, of_answer = counts.sum(axis=2), counts.sum(axis=1)
     right = np.diagonal(counts, axis1=1, axis2=2)
-    present = of_label[0] > 0  # stratified: the same in every replicate
+    present = of_label[0] > 0  # the same in every replicate, because of the stratification
     precision = _divide(right, of_answer, otherwise=0)
     sensitivity = _divide(right, of_label, otherwise=0)
     f1 = _divide(2 * right, of_label + of_answer, otherwise=0)
@@ -173,11 +159,11 @@ def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
 
     accuracy = right.sum(axis=1) / total
     by_chance = (of_label * of_answer).sum(axis=1) / total**2
-    # Matthews' correlation of many classes: Gorodkin 2004, Comput. Biol. Chem. 28:367.
+    # Matthews' correlation for several classes: Gorodkin 2004, Comput. Biol. Chem. 28:367.
     spread = (1 - (of_label**2).sum(axis=1) / total**2) * (
         1 - (of_answer**2).sum(axis=1) / total**2
     )
-    # scikit-learn calls the correlation 0 where all answers are of one class.
+    # scikit-learn gives a correlation of 0 where all answers are of one class.
     correlation = _divide(accuracy - by_chance, np.sqrt(spread), otherwise=0)
     kappa = _divide(accuracy - by_chance, 1 - by_chance, otherwise=np.nan)
     figures: dict[Path, np.ndarray] = {
@@ -199,13 +185,13 @@ def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
 
 
 class _WeightedQuestion:
-    """Average precision and the figures at threshold 0.5 as functions of the weights."""
+    """Computes average precision and the figures at threshold 0.5 from weights of images."""
 
     def __init__(self, positive: np.ndarray, score: np.ndarray):
         self._order = np.argsort(-score, kind="stable")
         self._positive = positive[self._order].astype(np.float32)
         descending = score[self._order]
-        # The curve has a point at the end of each run of equal scores.
+        # The curve has one point for each run of equal scores, at its end.
         self._ends = np.flatnonzero(np.append(np.diff(descending) != 0, True))
         self._called = int((score >= 0.5).sum())
 
@@ -218,9 +204,9 @@ class _WeightedQuestion:
         precision = _divide(true[:, self._ends], called[:, self._ends], otherwise=0)
         gained = np.diff(true[:, self._ends], axis=1, prepend=0) / positives[:, None]
 
-        at = self._called - 1
+        last = self._called - 1
         called_at, true_at = (
-            (called[:, at], true[:, at]) if self._called else (np.zeros_like(total),) * 2
+            (called[:, last], true[:, last]) if self._called else (np.zeros_like(total),) * 2
         )
         half = ("operating_points", "threshold 0.5")
         return {
@@ -232,6 +218,6 @@ class _WeightedQuestion:
 
 
 def _divide(upper: np.ndarray, lower: np.ndarray, otherwise: float) -> np.ndarray:
-    """Quotient, and `otherwise` where the divisor is 0."""
+    """Divides; gives `otherwise` where the divisor is 0."""
     filled = np.full(np.broadcast_shapes(upper.shape, lower.shape), otherwise, np.float64)
     return np.divide(upper, lower, out=filled, where=lower > 0)

@@ -1,4 +1,7 @@
-"""Whether the probabilities mean what they say, and one number that mends most of it."""
+"""Calibration of the probabilities, and temperature scaling.
+
+In all functions `labels` is int [n], indices of columns, and `scores` float [n, k], probabilities.
+"""
 
 from typing import Any
 
@@ -6,31 +9,26 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
+from leuko_tf.metrics.records import Calibration, CalibrationErrors, FoldTemperature, Temperature
+
 BINS = 15  # of equal width, as in Guo et al. 2017
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
-SMALLEST = float(np.finfo(np.float32).tiny)  # stands for a probability that was rounded to 0
+LOWEST, HIGHEST = 0.05, 20.0  # range in which a temperature is searched
+SMALLEST = float(np.finfo(np.float32).tiny)  # replaces a probability that was rounded to 0
 
 
-def compute_calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """Errors of the probabilities, and the reliability diagram's numbers.
+def compute_calibration(labels: np.ndarray, scores: np.ndarray) -> Calibration:
+    """Computes calibration errors and the numbers of the reliability diagram.
 
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15].
-
-    Returns:
-      `expected_calibration_error` of the answers' probabilities (confidences) in 15 bins of equal
-      width, each bin with its upper edge (Guo et al. 2017, arXiv 1706.04599); `brier`, the squared
-      distance from the right answer, 0 to 2; `log_loss` in nats; and `bins`: for each from 0 to 1
-      its edges, number of images, mean confidence and accuracy (None without images).
+    The expected calibration error is of the answers' probabilities (confidences), in 15 bins of
+    equal width; the upper edge belongs to the bin.
     """
     scores = scores / scores.sum(axis=1, keepdims=True)
     confidence = scores.max(axis=1)
     right = scores.argmax(axis=1) == labels
-    which = find_bin(confidence)
+    bin_of_image = find_bin(confidence)
     bins: list[dict[str, Any]] = []
     for i in range(BINS):
-        inside = which == i
+        inside = bin_of_image == i
         images = int(inside.sum())
         bins.append(
             {
@@ -41,12 +39,10 @@ def compute_calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any
                 "accuracy": float(right[inside].mean()) if images else None,
             }
         )
+    gaps = sum(abs(b["accuracy"] - b["confidence"]) * b["images"] for b in bins if b["images"])
     classes = range(scores.shape[1])
     return {
-        "expected_calibration_error": float(
-            sum(abs(b["accuracy"] - b["confidence"]) * b["images"] for b in bins if b["images"])
-            / len(labels)
-        ),
+        "expected_calibration_error": float(gaps / len(labels)),
         "brier": float(sk.brier_score_loss(labels, scores, labels=classes)),
         "log_loss": float(compute_log_losses(labels, scores).mean()),
         "bins": bins,
@@ -54,62 +50,52 @@ def compute_calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any
 
 
 def find_bin(confidence: np.ndarray) -> np.ndarray:
-    """Int array [n], each confidence's bin, 0 to 14; an edge belongs to the bin below it."""
+    """The bin of each confidence, int [n], 0 to 14; an edge belongs to the bin below it."""
     return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
 
 
 def compute_log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Each image's loss [n] in nats: minus the logarithm of the right class's probability.
+    """Computes each image's loss in nats: minus the logarithm of the right class's probability.
 
-    Not scikit-learn's, which calls a probability at least 2e-16: wrong answers that are surer than
-    that exist, and a temperature is to feel how sure.
+    Not by scikit-learn, which clips probabilities at 2e-16: some wrong answers are surer than that,
+    and the fitted temperature should depend on how sure they are.
     """
     return -np.log(np.maximum(scores[np.arange(len(labels)), labels], SMALLEST))
 
 
 def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The temperature of least log loss.
+    """Finds the temperature with the lowest log loss, 0.05 to 20.
 
-    Args:
-      labels: int array [n], indices of columns.
-      scores: float array [n, k], probabilities.
-
-    Returns:
-      Above 1 for a network that is too sure of itself; 0.05 to 20.
+    It is above 1 for an overconfident network.
     """
     logits = np.log(np.maximum(scores, SMALLEST))
 
-    def log_loss(log_temperature: float) -> float:
-        return compute_log_losses(labels, _compute_softmax(logits / np.exp(log_temperature))).mean()
+    def compute_loss(log_temperature: float) -> float:
+        tempered = _compute_softmax(logits / np.exp(log_temperature))
+        return compute_log_losses(labels, tempered).mean()
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
-    found = minimize_scalar(log_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    found = minimize_scalar(compute_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
 
 
 def apply_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities [n, k] as the network would give them with its logits divided by a number."""
+    """The probabilities that the network would give with its logits divided by the temperature."""
     return _compute_softmax(np.log(np.maximum(scores, SMALLEST)) / temperature)
 
 
 def fit_temperatures_over_folds(
     labels: np.ndarray, scores: np.ndarray, folds: np.ndarray
-) -> dict[str, Any] | None:
+) -> Temperature | None:
     """Scales each fold by a temperature fitted on the other folds only.
 
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15].
-      folds: int array [n].
-
     Returns:
-      `folds`, each with its temperature and errors before and after, and the errors `before` and
-      `after` of all images together; None with a single fold.
+      Temperatures, and errors before and after; None with a single fold.
     """
     if len(np.unique(folds)) < 2:
         return None
     after = np.empty_like(scores)
-    by_fold = {}
+    by_fold: dict[str, FoldTemperature] = {}
     for fold in np.unique(folds):
         inside = folds == fold
         temperature = fit_temperature(labels[~inside], scores[~inside])
@@ -123,16 +109,17 @@ def fit_temperatures_over_folds(
         "fitted_on": "the other folds",
         "folds": by_fold,
         "before": _compute_errors(labels, scores),
-        "after": {
-            **_compute_errors(labels, after),
-            "bins": compute_calibration(labels, after)["bins"],
-        },
+        "after": compute_calibration(labels, after),
     }
 
 
-def _compute_errors(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def _compute_errors(labels: np.ndarray, scores: np.ndarray) -> CalibrationErrors:
     figures = compute_calibration(labels, scores)
-    return {k: figures[k] for k in ("expected_calibration_error", "brier", "log_loss")}
+    return {
+        "expected_calibration_error": figures["expected_calibration_error"],
+        "brier": figures["brier"],
+        "log_loss": figures["log_loss"],
+    }
 
 
 def _compute_softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Two networks on the same images."""
+"""Comparison of two networks on the same images."""
 
 from typing import Any
 
@@ -8,31 +8,23 @@ from leuko_tf.classes import INDEX, QUESTIONS
 from leuko_tf.metrics.bootstrap import REPLICATES, bootstrap_differences
 from leuko_tf.metrics.delong import run_delong_test
 from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.metrics.records import Comparison
 from leuko_tf.metrics.summary import compute_figures
 from leuko_tf.predictions import get_probabilities
 
 
-def compare(
-    table: pd.DataFrame, other: pd.DataFrame, replicates: int = REPLICATES
-) -> dict[str, Any]:
-    """Compares predictions with another network's.
+def compare(table: pd.DataFrame, other: pd.DataFrame, replicates: int = REPLICATES) -> Comparison:
+    """Compares checked predictions with another network's; images are joined by id.
 
     Args:
-      table: checked predictions of this network.
-      other: of the other one.
-      replicates: of the bootstrap; 0 for no intervals but DeLong's.
-
-    Returns:
-      `other`, the other network's figures on all its images; `common_images`, the number of images
-      that both predicted, joined by id; and `paired`: on these images the figures of both (`this`,
-      `other`), bootstrap intervals of the differences, this minus other (`differences`; None
-      without replicates), and for each question DeLong's test (`delong`, see
-      `leuko_tf.metrics.delong`). `paired` is None where the tables have no image in common.
+      table: this network's predictions.
+      other: the other network's.
+      replicates: bootstrap replicates; with 0 the only intervals are DeLong's.
 
     Raises:
       ValueError: if the tables give one image different labels.
     """
-    result = {"other": compute_figures(other), "common_images": 0, "paired": None}
+    result: Comparison = {"other": compute_figures(other), "common_images": 0, "paired": None}
     common = table["id"][table["id"].isin(other["id"])]
     if common.empty:
         return result
@@ -45,12 +37,9 @@ def compare(
             f"{mine['id'][row]} is {mine['label'][row]} in one table and {theirs['label'][row]} in "
             f"the other; {int(differ.sum())} labels differ"
         )
-    labels, scores, others = (
-        mine["label"].map(INDEX).to_numpy(),
-        get_probabilities(mine),
-        get_probabilities(theirs),
-    )
-    delong: dict[str, Any] = {}
+    labels = mine["label"].map(INDEX).to_numpy()
+    scores, others = get_probabilities(mine), get_probabilities(theirs)
+    delong: dict[str, dict[str, Any] | None] = {}
     for name, codes in QUESTIONS.items():
         positive = mine["label"].isin(codes).to_numpy()
         delong[name] = None

@@ -1,7 +1,8 @@
-"""Intervals of ROC AUCs, and the test between two on the same images, without resampling.
+"""DeLong's interval of a ROC AUC, and DeLong's test between two AUCs on the same images.
 
 DeLong, DeLong, Clarke-Pearson 1988, Biometrics 44:837, by the mid-ranks of Sun and Xu 2014, IEEE
-Signal Processing Letters 21:1389. Neither scikit-learn nor SciPy has it.
+Signal Processing Letters 21:1389. Neither scikit-learn nor SciPy has it. In all functions
+`positive` is bool [n], the truth, and `score` float [n].
 """
 
 from dataclasses import dataclass
@@ -10,20 +11,16 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 LEVEL = 0.95
-NO_VARIANCE = 1e-24  # of AUCs; rounding leaves no exact zero
+NO_VARIANCE = 1e-24  # smaller variances of AUCs are rounding errors of 0
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two scores' AUCs on the same images.
+    """AUCs of two scores on the same images, and the test between them.
 
-    Attributes:
-      auc: float. Of the first score.
-      other_auc: float. Of the second.
-      interval: (float, float) or None. 95 % interval of first minus second.
-      p_value: float or None. Two-sided, of no difference.
-      Both are None where they are not defined: fewer than two images of a kind, or a difference
-      without any variance.
+    `interval` (95 %) is of `auc` minus `other_auc`; `p_value` is two-sided. Both are None where
+    they are not defined: with fewer than two images of a kind, or where the difference has no
+    variance.
     """
 
     auc: float
@@ -33,15 +30,10 @@ class PairedTest:
 
 
 def compute_delong_interval(positive: np.ndarray, score: np.ndarray) -> list[float] | None:
-    """95 % interval of the AUC: normal, cut off at 0 and 1.
+    """Computes the 95 % interval of the AUC: normal, cut off at 0 and 1.
 
-    Args:
-      positive: bool array [n].
-      score: float array [n].
-
-    Returns:
-      [lower, upper], or None with fewer than two positives or two negatives. Where the score
-      separates the two kinds completely, the variance and so the interval's width is 0.
+    None with fewer than two positives or two negatives. Where the score separates the two kinds
+    completely, the variance is 0 and the interval has no width.
     """
     of_positives, of_negatives = _compute_components(positive, score)
     variance = _compute_variance(of_positives, of_negatives)
@@ -52,18 +44,12 @@ def compute_delong_interval(positive: np.ndarray, score: np.ndarray) -> list[flo
 
 
 def run_delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) -> PairedTest:
-    """Compares the AUCs of two scores of the same images.
-
-    Args:
-      positive: bool array [n], of both kinds.
-      score: float array [n].
-      other: float array [n].
-    """
+    """Compares the AUCs of two scores of the same images, which must be of both kinds."""
     one, two = _compute_components(positive, score), _compute_components(positive, other)
     auc, other_auc = float(one[0].mean()), float(two[0].mean())
     difference = auc - other_auc
-    # The sum of both variances less twice the covariance would be the same but for its rounding,
-    # which takes no variance for a little.
+    # Both variances minus twice the covariance give the same, but with a rounding error that can
+    # turn a variance of 0 into a small positive one.
     variance = _compute_variance(one[0] - two[0], one[1] - two[1])
     if variance is None:
         return PairedTest(auc, other_auc, None, None)
@@ -78,10 +64,10 @@ def run_delong_test(positive: np.ndarray, score: np.ndarray, other: np.ndarray) 
 
 
 def _compute_components(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of the other kind that each image is ordered right with, ties counting half.
+    """Computes DeLong's structural components, of the positives [m] and of the negatives [n].
 
-    Of the positives [m] and of the negatives [n]: DeLong's structural components. The mean of
-    either is the AUC.
+    A component is the share of images of the other kind that are in the right order with this
+    image; ties count half. The mean of either array is the AUC.
     """
     positives, negatives = score[positive], score[~positive]
     m, n = len(positives), len(negatives)

@@ -1,11 +1,13 @@
-"""The few figures that every summary begins with."""
+"""The headline figures, with which every summary begins."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from leuko_tf.metrics.published import read_published_figures
+from leuko_tf.metrics.records import Interval, TableMetrics
 
-# Title to the figure's place.
+# Title to nested key.
 PLACES: dict[str, tuple[str, ...]] = {
     "accuracy": ("overall", "accuracy"),
     "balanced accuracy": ("overall", "balanced_accuracy"),
@@ -25,27 +27,18 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Headline:
-    """One figure, in all the ways that it is told.
-
-    Attributes:
-      title: str.
-      value: float or None. Of all images together; None where it is not defined.
-      interval: [lower, upper] or None. 95 %, DeLong's for an AUC, else bootstrap.
-      mean: float or None. Over the folds; None with a single one.
-      sd: float or None. Population's, over the folds.
-      published: dict or None. `mean`, `sd` and `pooled` of the published network.
-    """
+    """One figure, pooled and over the folds, with the published network's; None: not defined."""
 
     title: str
-    value: float | None
-    interval: list[float] | None
-    mean: float | None
-    sd: float | None
-    published: dict[str, float] | None
+    value: float | None  # all images pooled
+    interval: Interval | None  # 95 %: DeLong's for an AUC, else bootstrap
+    mean: float | None  # over the folds; None with a single fold
+    sd: float | None  # the population's, over the folds
+    published: dict[str, float] | None  # `mean`, `sd` and `pooled`
 
 
-def list_headlines(metrics: dict[str, Any]) -> list[Headline]:
-    """The headline figures of what `leuko_tf.metrics.compute_metrics` computed."""
+def list_headlines(metrics: TableMetrics) -> list[Headline]:
+    """Lists the headline figures."""
     published = read_published_figures()["network"]
     return [
         Headline(
@@ -60,15 +53,15 @@ def list_headlines(metrics: dict[str, Any]) -> list[Headline]:
     ]
 
 
-def find_interval(metrics: dict[str, Any], place: tuple[str, ...]) -> list[float] | None:
-    """The 95 % interval of the pooled figure at a place; None without."""
+def find_interval(metrics: TableMetrics, place: tuple[str, ...]) -> Interval | None:
+    """The 95 % interval of a pooled figure, or None."""
     if place[-1] == "roc_auc":
         return get_nested(metrics["pooled"], (*place[:-1], "roc_auc_interval"))
     return get_nested(metrics["intervals"], place)
 
 
-def get_nested(tree: dict[str, Any] | None, place: tuple[str, ...]) -> Any:
-    """What stands at a place of a tree of figures; None where there is no such place."""
+def get_nested(tree: Mapping[str, Any] | None, place: tuple[str, ...]) -> Any:
+    """Value at a nested key, or None."""
     for name in place:
         if tree is None:
             return None

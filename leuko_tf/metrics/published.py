@@ -1,7 +1,4 @@
-"""The published network's figures, and its examiners': the reference of every comparison.
-
-They stand in `published_2019.yaml`, with their sources.
-"""
+"""The figures of the published network and of its examiners, from `published_2019.yaml`."""
 
 import functools
 from importlib.resources import files
@@ -12,18 +9,18 @@ import yaml
 
 @functools.cache
 def read_published_figures() -> dict[str, Any]:
-    """The data file as a dict, not to be changed: `network` and `examiners`."""
+    """Reads the file: `network` and `examiners`. The dict is cached; do not change it."""
     text = (files("leuko_tf.metrics") / "published_2019.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 
 def read_examiner_points() -> dict[str, Any]:
-    """Question and re-annotation to sensitivity, specificity and precision on the real images.
+    """Reads the re-annotations' operating points on the real images, by question and examiner.
 
-    An uncertain answer counts as a no.
+    UNC counts as "no".
     """
     points = read_published_figures()["examiners"]["operating_points"]
     return {
-        question: {column: both["all"] for column, both in of_question.items()}
-        for question, of_question in points.items()
+        question: {column: both["all"] for column, both in by_column.items()}
+        for question, by_column in points.items()
     }

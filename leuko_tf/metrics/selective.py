@@ -1,10 +1,14 @@
-"""What is gained when the network may abstain, or may answer with several classes."""
+"""Abstention and prediction sets: figures of a network that may decline or name several classes.
+
+In all functions `labels` is int [n], indices of classes, and `scores` float [n, 15], probabilities.
+"""
 
 from typing import Any
 
 import numpy as np
 
 from leuko_tf.classes import CODES
+from leuko_tf.metrics.records import PredictionSets, Selective
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 ACCURACIES = (0.95, 0.97, 0.98, 0.99)
@@ -12,26 +16,19 @@ CURVE_POINTS = 200
 CONFORMAL_LEVELS = (0.90, 0.95)
 
 
-def compute_selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """Accuracy against coverage, where the least confident answers are left to a person.
+def compute_selective(labels: np.ndarray, scores: np.ndarray) -> Selective:
+    """Computes accuracy against coverage, where the least confident answers are left to a person.
 
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15].
-
-    Returns:
-      `curve`, coverages and accuracies, at most 201 points; `at_coverage`, for each of
-      `COVERAGES` the threshold on the confidence (the highest probability) that keeps at least
-      that share of the images, the share kept, its accuracy, and the share kept of each class
-      (None without images); `at_accuracy`, for each of `ACCURACIES` the largest share that
-      reaches it (None where none does); and `area_under_risk_coverage`, the mean share of errors
-      over all coverages (Geifman and El-Yaniv 2017, arXiv 1705.08500), lower is better.
+    `curve` has at most 201 points. `at_coverage` gives, for each of `COVERAGES`, the threshold on
+    the confidence (the highest probability) that keeps at least that share of the images, and what
+    it keeps. `at_accuracy` gives, for each of `ACCURACIES`, the largest share that reaches it.
+    `area_under_risk_coverage` is the mean share of errors over all coverages.
     """
     confidence = scores.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
     right = (scores.argmax(axis=1) == labels)[order]
-    # A threshold keeps all images of one confidence, or none: only there the curve has points.
+    # A threshold keeps all images of equal confidence or none: the curve has one point for them.
     ends = np.flatnonzero(np.append(np.diff(sorted_confidence) != 0, True))
     kept = ends + 1
     coverage, accuracy = kept / len(labels), np.cumsum(right)[ends] / kept
@@ -47,9 +44,7 @@ def compute_selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
                 "threshold": float(threshold),
                 "coverage": float(coverage[first]),
                 "accuracy": float(accuracy[first]),
-                "classes": {
-                    code: _compute_mean(stays[labels == i]) for i, code in enumerate(CODES)
-                },
+                "classes": _average_by_class(stays, labels),
             }
         )
     at_accuracy = []
@@ -58,11 +53,11 @@ def compute_selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         at_accuracy.append(
             {"asked": asked, "coverage": float(coverage[reached[-1]]) if len(reached) else None}
         )
-    # The risk at a coverage inside of a run of equal confidences is that at the run's end.
+    # Within a run of equal confidences the risk is that at the end of the run.
     risks = np.repeat(1 - accuracy, np.diff(ends, prepend=-1))
-    some = np.unique(np.linspace(0, len(ends) - 1, CURVE_POINTS + 1).round().astype(int))
+    shown = np.unique(np.linspace(0, len(ends) - 1, CURVE_POINTS + 1).round().astype(int))
     return {
-        "curve": {"coverage": coverage[some].tolist(), "accuracy": accuracy[some].tolist()},
+        "curve": {"coverage": coverage[shown].tolist(), "accuracy": accuracy[shown].tolist()},
         "at_coverage": at_coverage,
         "at_accuracy": at_accuracy,
         "area_under_risk_coverage": float(risks.mean()),
@@ -70,11 +65,11 @@ def compute_selective(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
 
 
 def compute_conformal_threshold(errors: np.ndarray, level: float) -> float:
-    """The error up to which a class belongs into the set, from calibration images.
+    """Computes the error up to which a class belongs to the set, from calibration images.
 
-    With it a new image's class is in its set with a probability of at least `level`, whatever
-    the network, if the new image is drawn as the calibration images were (split conformal
-    prediction; Vovk et al. 2005; Angelopoulos and Bates 2021, arXiv 2107.07511, section 1).
+    If a new image is drawn as the calibration images were, its class is then in its set with a
+    probability of at least `level`, whatever the network (split conformal prediction; Vovk et al.
+    2005; Angelopoulos and Bates 2021, arXiv 2107.07511, section 1).
 
     Args:
       errors: float array [n], 1 minus the probability of the right class.
@@ -89,25 +84,18 @@ def compute_conformal_threshold(errors: np.ndarray, level: float) -> float:
 
 def compute_conformal_sets(
     labels: np.ndarray, scores: np.ndarray, folds: np.ndarray
-) -> list[dict[str, Any]] | None:
-    """Prediction sets of each fold, calibrated on the other folds, and how often they are right.
+) -> list[PredictionSets] | None:
+    """Computes prediction sets of each fold, calibrated on the other folds.
 
-    Args:
-      labels: int array [n], indices of classes.
-      scores: float array [n, 15].
-      folds: int array [n].
+    `marginal` uses one threshold, which keeps the level on average over all images; `by_class` uses
+    one threshold for each class, which keeps it within each class.
 
     Returns:
-      For each of `CONFORMAL_LEVELS` and each method a dict: `level`; `method`, `marginal` (one
-      threshold, right on the average over all images) or `by_class` (one threshold a class, right
-      within each); the share of sets with the right class (`coverage`), also for each fold and
-      class; the mean number of classes in a set, and the shares of sets with none and with one; and
-      the classes that are `always` in the set of some fold, for want of calibration images.
-      None with a single fold.
+      A record for each of `CONFORMAL_LEVELS` and each method; None with a single fold.
     """
     if len(np.unique(folds)) < 2:
         return None
-    figures = []
+    figures: list[PredictionSets] = []
     for level in CONFORMAL_LEVELS:
         for method in ("marginal", "by_class"):
             sets = np.zeros(scores.shape, bool)
@@ -117,11 +105,18 @@ def compute_conformal_sets(
                 thresholds = _compute_thresholds(labels[~inside], scores[~inside], level, method)
                 sets[inside] = 1 - scores[inside] <= thresholds
                 always |= np.isinf(thresholds)
+            covered = sets[np.arange(len(labels)), labels]
+            size = sets.sum(axis=1)
             figures.append(
                 {
                     "level": level,
                     "method": method,
-                    **_measure_coverage(sets, labels, folds),
+                    "coverage": float(covered.mean()),
+                    "folds": {str(k): float(covered[folds == k].mean()) for k in np.unique(folds)},
+                    "classes": _average_by_class(covered, labels),
+                    "mean_size": float(size.mean()),
+                    "empty": float((size == 0).mean()),
+                    "single": float((size == 1).mean()),
                     "always": [code for code, is_so in zip(CODES, always, strict=True) if is_so],
                 }
             )
@@ -139,18 +134,7 @@ def _compute_thresholds(
     )
 
 
-def _measure_coverage(sets: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> dict[str, Any]:
-    covered = sets[np.arange(len(labels)), labels]
-    size = sets.sum(axis=1)
-    return {
-        "coverage": float(covered.mean()),
-        "folds": {str(fold): float(covered[folds == fold].mean()) for fold in np.unique(folds)},
-        "classes": {code: _compute_mean(covered[labels == i]) for i, code in enumerate(CODES)},
-        "mean_size": float(size.mean()),
-        "empty": float((size == 0).mean()),
-        "single": float((size == 1).mean()),
-    }
-
-
-def _compute_mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _average_by_class(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Mean of each class's values; None without images."""
+    by_class = {code: values[labels == i] for i, code in enumerate(CODES)}
+    return {code: float(v.mean()) if len(v) else None for code, v in by_class.items()}

@@ -1,6 +1,6 @@
 """All figures of a table of predictions: pooled, of each fold, and over the folds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,41 +11,33 @@ from leuko_tf.metrics import answers
 from leuko_tf.metrics.bootstrap import REPLICATES, bootstrap_intervals
 from leuko_tf.metrics.calibration import compute_calibration, fit_temperatures_over_folds
 from leuko_tf.metrics.questions import compute_question_score, evaluate_question
+from leuko_tf.metrics.records import Figures, TableMetrics
 from leuko_tf.metrics.selective import compute_conformal_sets, compute_selective
 from leuko_tf.predictions import get_probabilities
 
+# Confusion matrices are not averaged over the folds.
 AVERAGED = ("overall", "coarse", "classes", "questions", "calibration")
 
-# Question and examiner to sensitivity and specificity, as `leuko_tf.metrics.agreement` makes them.
+# Question, then examiner, then `sensitivity` and `specificity`: see `measure_operating_points`.
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def compute_metrics(
     table: pd.DataFrame, examiners: Points | None = None, replicates: int = REPLICATES
-) -> dict[str, Any]:
+) -> TableMetrics:
     """Computes every figure of the evaluation.
+
+    Means and deviations are over the folds that define the figure.
 
     Args:
       table: checked predictions, see `leuko_tf.predictions`.
       examiners: operating points that the binary questions are compared with.
-      replicates: of the bootstrap; 0 for no intervals but DeLong's.
-
-    Returns:
-      JSON-like dict:
-        `pooled`: `figures` of all images.
-        `intervals`: 95 % bootstrap intervals of the pooled figures, in their places; None without.
-        `folds`: `figures` of each fold, by its number as text.
-        `mean`, `sd`: of the figures over the folds, in their places, the SD being the population's
-          as in the paper; None with a single fold.
-        `temperature`, `selective`, `conformal`: see `leuko_tf.metrics.calibration` and
-          `leuko_tf.metrics.selective`; the first and last are None with a single fold.
-      A figure that the images do not define, such as the sensitivity of a class without images,
-      is None; means are over the folds that define it.
+      replicates: bootstrap replicates; with 0 the only intervals are DeLong's.
     """
     labels, scores = table["label"].map(INDEX).to_numpy(), get_probabilities(table)
     fold_of = table["fold"].to_numpy()
     folds = {str(k): compute_figures(table[fold_of == k], examiners) for k in np.unique(fold_of)}
-    parts = [{name: fold[name] for name in AVERAGED} for fold in folds.values()]
+    parts = [{k: v for k, v in fold.items() if k in AVERAGED} for fold in folds.values()]
     several = len(parts) > 1
     return {
         "pooled": compute_figures(table, examiners),
@@ -60,17 +52,8 @@ def compute_metrics(
     }
 
 
-def compute_figures(table: pd.DataFrame, examiners: Points | None = None) -> dict[str, Any]:
-    """Figures of one set of images.
-
-    Args:
-      table: checked predictions.
-      examiners: as for `compute_metrics`.
-
-    Returns:
-      `images`, `overall`, `coarse`, `classes`, `confusion_matrix`, `questions` and `calibration`;
-      see the modules beside this one.
-    """
+def compute_figures(table: pd.DataFrame, examiners: Points | None = None) -> Figures:
+    """Computes the figures of one set of images; arguments as for `compute_metrics`."""
     labels, scores = table["label"].map(INDEX).to_numpy(), get_probabilities(table)
     answered = scores.argmax(axis=1)
     return {
@@ -91,15 +74,15 @@ def compute_figures(table: pd.DataFrame, examiners: Points | None = None) -> dic
     }
 
 
-def aggregate_folds(folds: list[Any], statistic: Any) -> Any:
-    """One number out of each figure's values over the folds, in the figures' own tree.
+def aggregate_folds(folds: list[Any], statistic: Callable[[Any], Any]) -> Any:
+    """Computes one number from each figure's values over the folds.
 
     Args:
-      folds: the trees of `figures`, or their parts.
+      folds: of `compute_figures`, or parts of it.
       statistic: function of a list of floats, such as `numpy.mean`.
 
     Returns:
-      The tree, without what is no figure: counts, intervals and bins.
+      A dict nested as `folds`, without counts, intervals and bins.
     """
     present = [fold for fold in folds if fold is not None]
     if not present:

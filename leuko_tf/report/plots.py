@@ -1,6 +1,6 @@
-"""Plots of the report, as SVG text to put into the page.
+"""Plots of the report, as SVG text for the page.
 
-One colour a class and one order of classes everywhere: those of `leuko_tf.classes`.
+Colours and order of the classes are those of `leuko_tf.classes`.
 """
 
 import io
@@ -21,6 +21,7 @@ from leuko_tf.metrics.agreement import select_reannotated
 from leuko_tf.metrics.headline import get_nested
 from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.metrics.questions import compute_question_score
+from leuko_tf.metrics.records import Metrics
 from leuko_tf.predictions import get_probabilities
 from leuko_tf.report.rows import NAMES
 
@@ -34,15 +35,15 @@ QUESTION_NAMES = {
     "atypical": "atypical (eight classes)",
     "atypical_without_pmb": "atypical without PMB (seven classes)",
 }
-# Below this AUC a curve is drawn in full; above it, only the corner where it differs from others.
+# From this AUC on, only the corner of the plot is drawn in which curves differ.
 ZOOMED_FROM = 0.97
 
-# Networks' names and tables of predictions; the report's own comes first.
+# Names of networks and their tables of predictions; the evaluated network comes first.
 Tables = Sequence[tuple[str, pd.DataFrame]]
 
 
-def draw_confusion_matrix(metrics: dict[str, Any]) -> str:
-    """Row-normalised confusion matrix: colour and number are the share of the label's images."""
+def draw_confusion_matrix(metrics: Metrics) -> str:
+    """Draws the confusion matrix; colours and numbers are shares of the label's images."""
     counts = np.array(metrics["pooled"]["confusion_matrix"]["rows_are_labels"])
     order = [INDEX[code] for code in LINEAGE_ORDER]
     counts = counts[np.ix_(order, order)]
@@ -70,15 +71,15 @@ def draw_confusion_matrix(metrics: dict[str, Any]) -> str:
     return to_svg(figure, "Confusion matrix, each row as shares of its label's images")
 
 
-def draw_classes(metrics: dict[str, Any], with_published: bool) -> str:
-    """Precision and sensitivity of each class with intervals; the published network's beside."""
+def draw_classes(metrics: Metrics, with_published: bool) -> str:
+    """Draws precision and sensitivity of each class with intervals."""
     published = read_published_figures()["network"]["classes"]
     above, below = (-0.14, 0.2) if with_published else (0, 0)
     figure = Figure(figsize=(6.8, 5.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
     for axes, name in zip(panels, ("precision", "sensitivity"), strict=True):
         for row, code in enumerate(LINEAGE_ORDER):
-            value = metrics["pooled"]["classes"][code][name]
+            value = get_nested(metrics["pooled"], ("classes", code, name))
             if with_published:
                 pooled = published[code][name]["pooled"]
                 axes.plot(pooled, row + below, "D", color="white", mec=REFERENCE, ms=4.5)
@@ -103,19 +104,16 @@ def draw_classes(metrics: dict[str, Any], with_published: bool) -> str:
     return to_svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
 
 
-def draw_roc(
-    name: str, tables: Tables, metrics: dict[str, Any], points: dict[str, Any]
-) -> str | None:
-    """ROC curve of a question with the examiners' operating points.
+def draw_roc(name: str, tables: Tables, metrics: Metrics, points: dict[str, Any]) -> str | None:
+    """Draws a question's ROC curve with the examiners' operating points.
 
-    Where the examiners saw images of the table, the curve of these images is drawn beside the one
-    of all.
+    If the examiners saw images of the table, a second curve shows these images only.
 
     Args:
       name: of `leuko_tf.classes.QUESTIONS`.
-      tables: of each network, this one's first.
-      metrics: what `leuko_tf.evaluate` computed.
-      points: re-annotation to `all` and `without_uncertain`, each with its figures.
+      tables: of each network, the evaluated one first.
+      metrics: of `leuko_tf.evaluate.evaluate`.
+      points: operating points by re-annotation, and `all` or `without_uncertain`.
 
     Returns:
       SVG text; None where the images are all of one kind.
@@ -136,10 +134,10 @@ def draw_roc(
         curve = _compute_roc(table, name)
         if curve:
             axes.plot(*curve, label=network, **_choose_line(i))
-    seen = _compute_roc(select_reannotated(own), name)
-    if seen and metrics["examiners_from"] == "these images":
+    curve = _compute_roc(select_reannotated(own), name)
+    if curve and metrics["examiners_from"] == "these images":
         label = "re-annotated images"
-        axes.plot(*seen, color=NETWORK, linewidth=1.4, linestyle=":", label=label)
+        axes.plot(*curve, color=NETWORK, linewidth=1.4, linestyle=":", label=label)
     half = figures["operating_points"]["threshold 0.5"]
     _draw_threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
     for column, (colour, marker) in EXAMINERS.items():
@@ -171,14 +169,14 @@ def draw_roc(
         axes.set_ylim(-0.01, 1.01)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    tidy_axes(axes)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _add_legend(figure, axes)
     return to_svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
 
-def draw_precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) -> str | None:
-    """Precision against sensitivity of a question; None where the images are all of one kind."""
-    if metrics["pooled"]["questions"][name]["roc_auc"] is None:
+def draw_precision_recall(name: str, tables: Tables, metrics: Metrics) -> str | None:
+    """Draws precision against sensitivity; None where the images are all of one kind."""
+    figures = metrics["pooled"]["questions"][name]
+    if figures["roc_auc"] is None:
         return None
     figure = Figure(figsize=(4.5, 4.9), layout="constrained")
     axes = figure.add_subplot()
@@ -190,9 +188,9 @@ def draw_precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) ->
         precision, sensitivity, _ = precision_recall_curve(positive, score, drop_intermediate=True)
         axes.plot(sensitivity, precision, label=network, **_choose_line(i))
         lowest = min(lowest, positive.mean())
-    half = metrics["pooled"]["questions"][name]["operating_points"]["threshold 0.5"]
+    half = figures["operating_points"]["threshold 0.5"]
     _draw_threshold_point(axes, half["sensitivity"], half["precision"])
-    if metrics["pooled"]["questions"][name]["roc_auc"] >= ZOOMED_FROM:
+    if figures["roc_auc"] >= ZOOMED_FROM:
         corner = max(0.0, min(0.85, half["sensitivity"], half["precision"]) - 0.1)
         axes.set_xlim(corner, 1 + 0.03 * (1 - corner))
         axes.set_ylim(corner, 1 + 0.03 * (1 - corner))
@@ -203,18 +201,17 @@ def draw_precision_recall(name: str, tables: Tables, metrics: dict[str, Any]) ->
         axes.set_ylim(-0.01, 1.03)
     axes.set_xlabel("sensitivity (recall)")
     axes.set_ylabel("precision")
-    tidy_axes(axes)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    _add_legend(figure, axes)
     return to_svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
 
 
-def draw_reliability(metrics: dict[str, Any]) -> str:
-    """Accuracy against confidence, above a histogram of the confidences."""
+def draw_reliability(metrics: Metrics) -> str:
+    """Draws accuracy against confidence, above a histogram of the confidences."""
     figure = Figure(figsize=(4.5, 5.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     bins = metrics["pooled"]["calibration"]["bins"]
     upper.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="ideal")
-    _draw_reliability_line(upper, bins, NETWORK, "o-", "as it answers")
+    _draw_reliability_line(upper, bins, NETWORK, "o-", "as predicted")
     if metrics["temperature"]:
         after = metrics["temperature"]["after"]["bins"]
         _draw_reliability_line(upper, after, OTHERS[0], "s--", "after temperature scaling")
@@ -232,8 +229,8 @@ def draw_reliability(metrics: dict[str, Any]) -> str:
     return to_svg(figure, "Reliability diagram")
 
 
-def draw_coverage(metrics: dict[str, Any]) -> str:
-    """Accuracy against the share of images that the network answers."""
+def draw_coverage(metrics: Metrics) -> str:
+    """Draws accuracy against the share of images that the network answers."""
     figure = Figure(figsize=(4.5, 4.3), layout="constrained")
     axes = figure.add_subplot()
     selective = metrics["selective"]
@@ -254,7 +251,7 @@ def draw_coverage(metrics: dict[str, Any]) -> str:
     room = max(0.02, 1 - lowest)
     axes.set_ylim(1 - 1.25 * room, 1 + 0.15 * room)
     axes.set_xlim(0.4, 1.04)
-    axes.set_xlabel("share of images answered, the most confident first")
+    axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("share of right answers among them")
     tidy_axes(axes)
     return to_svg(figure, "Accuracy against coverage")
@@ -274,7 +271,13 @@ def _draw_threshold_point(axes: Axes, x: float, y: float) -> None:
     )
 
 
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    tidy_axes(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+
+
 def _select_question(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and score of a question, [n] each."""
     positive = table["label"].isin(QUESTIONS[name]).to_numpy()
     return positive, compute_question_score(get_probabilities(table), QUESTIONS[name])
 
@@ -288,7 +291,7 @@ def _compute_roc(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _choose_line(network: int) -> dict[str, Any]:
-    """Colour and width of a network's curve, by its place among the tables: ours is the first."""
+    """Chooses the colour and width of a curve by the network's index among the tables."""
     if network == 0:
         return {"color": NETWORK, "linewidth": 2.2}
     return {"color": OTHERS[(network - 1) % len(OTHERS)], "linewidth": 1.6}
@@ -301,15 +304,15 @@ def tidy_axes(axes: Axes) -> None:
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """The figure as an SVG element: text as text, and repeatable, for it has no date."""
+    """Converts a figure to an SVG element: reproducible, with text kept as text."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # The title is the salt: what one figure defines has other names than what another does.
+    # The title as salt gives the definitions of each figure ids of their own.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Names that nothing in the figure refers to would come again in the next one.
+    # Ids that nothing in the figure refers to could occur again in the next figure.
     used = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

@@ -1,5 +1,6 @@
-"""Rows of the report's tables."""
+"""Rows of the report's tables. A figure that is not defined is None."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ from leuko_tf.metrics.agreement import NETWORK, NETWORK_PAIRS, PAIRS
 from leuko_tf.metrics.headline import PLACES, Headline, get_nested
 from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.metrics.questions import compute_wilson_interval
+from leuko_tf.metrics.records import Interval, Metrics, PairedFigures
 from leuko_tf.predictions import EXAMINERS
+from leuko_tf.provenance import Source
 
-QUESTIONS = ("blast", "atypical")  # what is published of the examiners
-EXAMPLES = 3  # images named of each kind of dispute
+QUESTIONS = ("blast", "atypical")  # those with published figures of the examiners
+EXAMPLES = 3  # image ids listed for each kind of dispute
 THIS = "this network"
 NAMES = {
     "label": "label",
@@ -21,35 +24,28 @@ NAMES = {
     "reannotation_1": "re-annotation 1",
     "reannotation_2": "re-annotation 2",
 }
-# Shares of the classes that differ no more than this make accuracies comparable.
+# Accuracies are comparable if no class's share of the images differs by more than this.
 SAME_MIX = 0.05
 
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """A figure beside the published network's.
+    """A figure next to the published network's.
 
-    Attributes:
-      value: float or None. Of all images.
-      interval: [lower, upper] or None. 95 %.
-      mean, sd: float or None. Over the folds.
-      published: dict or None. `pooled`, `mean` and `sd`.
-      mark: str. `higher` or `lower` than published, where the published figure of all folds pooled
-        lies outside of the interval; else empty.
+    `mark` is `higher` or `lower` where the published pooled figure lies outside the 95 % interval,
+    else empty.
     """
 
-    value: float | None
-    interval: list[float] | None
-    mean: float | None
+    value: float | None  # all images pooled
+    interval: Interval | None
+    mean: float | None  # over the folds
     sd: float | None
-    published: dict[str, float] | None
+    published: dict[str, float] | None  # `pooled`, `mean` and `sd`
     mark: str
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class; see `leuko_tf.metrics.answers.compute_per_class`."""
-
     code: str
     name: str
     images: int
@@ -61,143 +57,105 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Two who answered the same images; 15 classes.
-
-    Attributes:
-      names: (str, str).
-      images: int.
-      all: dict. `agreement` and `kappa` with their intervals, UNC being an answer of its own.
-      without_uncertain: dict. The same without the images with an UNC of the two.
-    """
+    """Agreement of two answers on the same images, in the 15 classes."""
 
     names: tuple[str, str]
     images: int
-    all: dict[str, Any]
-    without_uncertain: dict[str, Any]
+    all: Mapping[str, Any]  # UNC is an answer of its own
+    without_uncertain: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class PointRow:
-    """Someone's answers to a binary question, against the labels.
-
-    Attributes:
-      question: str.
-      name: str. Who.
-      images: int.
-      figures: dict of sensitivity, specificity and precision; None where not defined.
-      intervals: dict of sensitivity and specificity; Wilson's, None where not known.
-    """
+    """Answers of a network or an examiner to a binary question, against the labels."""
 
     question: str
     name: str
     images: int
-    figures: dict[str, float | None]
-    intervals: dict[str, list[float] | None]
+    figures: dict[str, float | None]  # sensitivity, specificity, precision
+    intervals: dict[str, Interval | None]  # Wilson's, of sensitivity and specificity
 
 
 @dataclass(frozen=True)
 class MatchedRow:
-    """The network at an examiner's operating point.
-
-    Attributes:
-      question, examiner: str.
-      sensitivity, specificity: float. The examiner's.
-      network_sensitivity: float. At a specificity no lower than the examiner's.
-      network_specificity: float. At a sensitivity no lower than the examiner's.
-    """
+    """The network at an examiner's operating point."""
 
     question: str
     examiner: str
-    sensitivity: float
+    sensitivity: float  # the examiner's
     specificity: float
-    network_sensitivity: float
-    network_specificity: float
+    network_sensitivity: float  # at a specificity no lower than the examiner's
+    network_specificity: float  # at a sensitivity no lower than the examiner's
 
 
 @dataclass(frozen=True)
 class DisputeRow:
-    """Images with one label that both re-annotations answer with one other class.
-
-    Attributes:
-      label, reannotated: str. Codes.
-      images: int.
-      as_label, as_reannotated: int. How many of them the network answers so.
-      examples: list of str. Ids.
-    """
+    """Images of one label for which both re-annotations give the same other class."""
 
     label: str
     reannotated: str
     images: int
-    as_label: int
+    as_label: int  # images that the network answers like the label
     as_reannotated: int
-    examples: list[str]
+    examples: list[str]  # ids
 
 
 @dataclass(frozen=True)
 class PairedRow:
-    """A figure of two networks on the same images.
+    """A figure of two networks on the same images; `difference` is this minus other.
 
-    Attributes:
-      title: str.
-      this, other, difference: float or None.
-      interval: [lower, upper] or None. Of the difference, 95 %.
-      p: float or None. Of DeLong's test, for areas under ROC curves.
-      mark: str. `higher` or `lower` where the interval does not hold 0, else empty.
+    `p` is of DeLong's test, for areas under ROC curves. `mark` is `higher` or `lower` where the
+    interval of the difference does not contain 0, else empty.
     """
 
     title: str
     this: float | None
     other: float | None
     difference: float | None
-    interval: list[float] | None
+    interval: Interval | None
     p: float | None
     mark: str
 
 
-def is_comparable(source: dict[str, Any]) -> bool:
-    """Whether the published network's figures of the classes stand beside."""
+def is_comparable(source: Source) -> bool:
+    """Whether the published network's figures of the classes are shown for comparison."""
     return not source.get("synthetic") and source.get("held_out") is not False
 
 
-def can_mark(source: dict[str, Any]) -> bool:
-    """Whether differences from the published network are marked: of real, held-out images only."""
+def can_mark(source: Source) -> bool:
+    """Whether differences from the published network are marked: only for real, held-out images."""
     return source.get("synthetic") is False and source.get("held_out") is True
 
 
-def has_published_mix(metrics: dict[str, Any]) -> bool:
-    """Whether the classes' shares are near the published images'.
+def has_published_mix(metrics: Metrics) -> bool:
+    """Whether the classes' shares are close to those of the published images.
 
-    Else accuracies, averages over classes and precisions differ for that reason alone.
+    Otherwise accuracies, averages over classes and precisions differ for that reason alone.
     """
     published = read_published_figures()["network"]
-    images = {code: metrics["pooled"]["classes"][code]["images"] for code in CODES}
-    return all(
-        images[code] > 0
-        and abs(
-            images[code] / metrics["pooled"]["images"]
-            - published["classes"][code]["images"] / published["images"]
-        )
-        < SAME_MIX
-        for code in CODES
-    )
+    pooled = metrics["pooled"]
+    for code in CODES:
+        images = pooled["classes"][code]["images"]
+        share = published["classes"][code]["images"] / published["images"]
+        if not images or abs(images / pooled["images"] - share) >= SAME_MIX:
+            return False
+    return True
 
 
-def mark_headline(headline: Headline, metrics: dict[str, Any]) -> str:
-    """As `Compared.mark`."""
+def mark_headline(headline: Headline, metrics: Metrics) -> str:
+    """Marks a headline figure; see `ComparedFigure`."""
     if not can_mark(metrics["source"]) or not has_published_mix(metrics):
         return ""
     return _mark_difference(headline.interval, headline.published)
 
 
-def make_class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
-    """All 15 classes in lineage order."""
+def make_class_rows(metrics: Metrics) -> list[ClassRow]:
+    """Makes the rows of all 15 classes, in lineage order."""
     published = read_published_figures()["network"]["classes"]
-    marked = {
-        "sensitivity": can_mark(metrics["source"]),
-        "precision": can_mark(metrics["source"]) and has_published_mix(metrics),
-    }
+    markable = can_mark(metrics["source"])
+    marked = {"sensitivity": markable, "precision": markable and has_published_mix(metrics)}
 
-    def compared(code: str, name: str) -> ComparedFigure:
+    def compare(code: str, name: str) -> ComparedFigure:
         place = ("classes", code, name)
         interval = get_nested(metrics["intervals"], place)
         reference = published[code].get(name)
@@ -215,49 +173,41 @@ def make_class_rows(metrics: dict[str, Any]) -> list[ClassRow]:
             code=code,
             name=BY_CODE[code].name,
             images=metrics["pooled"]["classes"][code]["images"],
-            precision=compared(code, "precision"),
-            sensitivity=compared(code, "sensitivity"),
-            specificity=compared(code, "specificity"),
-            f1=compared(code, "f1"),
+            precision=compare(code, "precision"),
+            sensitivity=compare(code, "sensitivity"),
+            specificity=compare(code, "specificity"),
+            f1=compare(code, "f1"),
         )
         for code in LINEAGE_ORDER
     ]
 
 
-def find_examiner_points(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Question to re-annotation to `all` and `without_uncertain`; empty where there are none."""
-    if metrics["examiners_from"] == "these images":
-        questions = metrics["examiners"]["questions"]
-        return {name: question["operating_points"] for name, question in questions.items()}
+def find_examiner_points(metrics: Metrics) -> dict[str, Any]:
+    """Operating points by question, re-annotation, and `all` or `without_uncertain`; may be {}."""
+    own = metrics["examiners"]
+    if own and metrics["examiners_from"] == "these images":
+        return {name: question["operating_points"] for name, question in own["questions"].items()}
     if metrics["examiners_from"]:
         return read_published_figures()["examiners"]["operating_points"]
     return {}
 
 
-def make_pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
-    """Who agrees with whom: examiners among themselves, then the network with each.
+def make_pair_rows(metrics: Metrics) -> list[PairRow]:
+    """Makes the rows of agreement: examiners with each other, then the network with each.
 
-    Without re-annotated images of its own, a real table has the published re-annotations alone; a
-    synthetic one has no row.
+    Without re-annotated images, a real table gets the published re-annotations' rows only, and a
+    synthetic one no rows.
     """
     own = metrics["examiners"]
+    pairs: dict[tuple[str, str], Mapping[str, Any]] = {}
     if own:
-        pairs = {
-            **{pair: own["classes"]["_".join(pair)] for pair in PAIRS},
-            **{pair: own["network"]["agreement"]["_".join(pair)] for pair in NETWORK_PAIRS},
-        }
+        pairs |= {pair: own["classes"]["_".join(pair)] for pair in PAIRS}
+        pairs |= {pair: own["network"]["agreement"]["_".join(pair)] for pair in NETWORK_PAIRS}
     elif metrics["examiners_from"]:
         published = read_published_figures()["examiners"]
-        images = published["images"]
-        pairs = {
-            pair: {
-                "all": {"images": images, **published["agreement"]["_".join(pair)]["all"]},
-                "without_uncertain": published["agreement"]["_".join(pair)]["without_uncertain"],
-            }
-            for pair in PAIRS
-        }
-    else:
-        pairs = {}
+        for pair in PAIRS:
+            both = published["agreement"]["_".join(pair)]
+            pairs[pair] = {**both, "all": {"images": published["images"], **both["all"]}}
     return [
         PairRow(
             names=(NAMES[one], NAMES[other]),
@@ -269,51 +219,46 @@ def make_pair_rows(metrics: dict[str, Any]) -> list[PairRow]:
     ]
 
 
-def make_point_rows(metrics: dict[str, Any]) -> list[PointRow]:
-    """Network and re-annotations as answers to the two binary questions.
+def make_point_rows(metrics: Metrics) -> list[PointRow]:
+    """Makes the rows of network and re-annotations as answers to the two binary questions.
 
-    The network, at threshold 0.5, on the images that the re-annotations saw where there are some;
-    else on all of its own.
+    The network, at threshold 0.5, on the re-annotated images, or on all images if there are none.
     """
     own = metrics["examiners"]
     points = find_examiner_points(metrics)
     figures = own["network"]["figures"] if own else metrics["pooled"]
     rows = []
     for question in QUESTIONS if points else ():
-        of_network = figures["questions"][question]
+        network = figures["questions"][question]
         rows.append(
             _make_point_row(
                 question,
                 THIS if own else f"{THIS}, on its own images",
-                of_network["operating_points"].get("threshold 0.5", {}),
-                of_network["positives"] + of_network["negatives"],
-                of_network["positives"],
+                network["operating_points"].get("threshold 0.5", {}),
+                network["positives"] + network["negatives"],
+                network["positives"],
             )
         )
         for column in EXAMINERS:
             for way, suffix in (("all", ""), ("without_uncertain", ", UNC left out")):
                 point = get_nested(points, (question, column, way))
                 if point:
+                    name = NAMES[column] + suffix
                     rows.append(
                         _make_point_row(
-                            question,
-                            NAMES[column] + suffix,
-                            point,
-                            point["images"],
-                            point.get("positives"),
+                            question, name, point, point["images"], point.get("positives")
                         )
                     )
     return rows
 
 
-def make_matched_rows(metrics: dict[str, Any]) -> list[MatchedRow]:
-    """The network at the examiners' operating points.
+def make_matched_rows(metrics: Metrics) -> list[MatchedRow]:
+    """Makes the rows of the network at the examiners' operating points.
 
-    On the re-annotated images where there are some; else on all images, the mean over the folds if
-    there are several.
+    On the re-annotated images; if there are none, on all images, as the mean over several folds.
     """
     own = metrics["examiners"]
-    figures = own["network"]["figures"] if own else metrics["mean"] or metrics["pooled"]
+    figures: Any = own["network"]["figures"] if own else metrics["mean"] or metrics["pooled"]
     return [
         MatchedRow(
             question=question,
@@ -329,10 +274,10 @@ def make_matched_rows(metrics: dict[str, Any]) -> list[MatchedRow]:
 
 
 def make_dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
-    """The kinds of disputes, the most frequent first.
+    """Makes a row for each kind of dispute, the most frequent first.
 
     Args:
-      disputed: see `leuko_tf.metrics.agreement.find_disputes`, with the network's answers.
+      disputed: of `leuko_tf.metrics.agreement.find_disputes`, with the network's answers.
     """
     rows = [
         DisputeRow(
@@ -345,15 +290,11 @@ def make_dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
         )
         for (label, reannotated), images in disputed.groupby(["label", "reannotated"], sort=False)
     ]
-    return sorted(rows, key=lambda row: -row.images)  # stable: equals stay in the classes' order
+    return sorted(rows, key=lambda row: -row.images)  # stable: ties keep the order of the classes
 
 
-def make_paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
-    """The headline figures of two networks.
-
-    Args:
-      paired: of what `leuko_tf.metrics.compare` computed.
-    """
+def make_paired_rows(paired: PairedFigures) -> list[PairedRow]:
+    """Makes the rows of the headline figures of two networks."""
     rows = []
     for title, place in PLACES.items():
         this, other = get_nested(paired["this"], place), get_nested(paired["other"], place)
@@ -371,10 +312,10 @@ def make_paired_rows(paired: dict[str, Any]) -> list[PairedRow]:
 
 
 def _make_point_row(
-    question: str, name: str, point: dict[str, Any], images: int, positives: int | None
+    question: str, name: str, point: Mapping[str, Any], images: int, positives: int | None
 ) -> PointRow:
     figures = {f: point.get(f) for f in ("sensitivity", "specificity", "precision")}
-    intervals: dict[str, list[float] | None] = {"sensitivity": None, "specificity": None}
+    intervals: dict[str, Interval | None] = {"sensitivity": None, "specificity": None}
     if point and positives is not None:
         intervals = {
             "sensitivity": compute_wilson_interval(point["sensitivity"], positives),
@@ -383,7 +324,7 @@ def _make_point_row(
     return PointRow(question, name, images, figures, intervals)
 
 
-def _mark_difference(interval: list[float] | None, published: dict[str, float] | None) -> str:
+def _mark_difference(interval: Interval | None, published: dict[str, float] | None) -> str:
     # An interval without width does not mean certainty: see `leuko_tf.metrics.bootstrap`.
     if interval is None or published is None or interval[0] == interval[1]:
         return ""
