@@ -1,6 +1,7 @@
-"""A server to talk to: a real one at LEUKO_SERVING_ADDRESS, else the local one, as a process."""
+"""Server fixtures: the local server, or the one that LEUKO_SERVING_ADDRESS names."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,33 +14,38 @@ import numpy as np
 import pytest
 from contract_export import NEWEST, OLDER, write_contract_export, write_telling_export
 from PIL import Image
+from running import ROOT
+from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from serving.client import ADDRESS_VARIABLE, MAX_MESSAGE_BYTES
 
-ROOT = Path(__file__).parents[2]
 TELLING_VERSION = 7
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} [A-Z]+ serving\.\S+: ")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A local server's process and its addresses.
+    """A local server's process.
 
     Attributes:
-      process: Popen.
-      ready_line: str. What it printed first.
-      address: str. `HOST:PORT` of gRPC.
-      rest: str. URL of the REST interface.
+      process: The process.
+      log: The file with its stderr.
+      ready_line: The first line of its stdout.
+      address: `HOST:PORT` of gRPC.
+      rest: URL of the REST interface.
     """
 
     process: subprocess.Popen
+    log: Path
     ready_line: str
     address: str
     rest: str
 
 
 @contextmanager
-def _local_server(log: Path, *options: object) -> Iterator[Server]:
-    """Starts the local server on free ports, waits until it is ready, and ends it."""
+def _run_server(log: Path, *options: object) -> Iterator[Server]:
+    """Runs the local server on free ports, from when it is ready; checks that it ends cleanly."""
     command = [sys.executable, "-m", "serving.local_server", *map(str, options), "--port", "0"]
     with (
         log.open("w") as stderr,
@@ -50,14 +56,15 @@ def _local_server(log: Path, *options: object) -> Iterator[Server]:
         line = process.stdout.readline()
         assert "ready on" in line, log.read_text()
         rest = process.stdout.readline().split()[-1]
-        assert log.read_text() == ""  # none of TensorFlow's lines
+        # Only the server's own lines, none of TensorFlow's.
+        assert all(map(LOG_LINE.match, log.read_text().splitlines()))
         try:
-            yield Server(process, line, line.split()[-1], rest)
+            yield Server(process, log, line, line.split()[-1], rest)
         finally:
             process.terminate()
-            # Here, so that every server that the tests start is one more check of a clean end.
             assert process.wait(timeout=60) == 0, log.read_text()
             assert "Traceback" not in log.read_text()
+            assert "Server stopped" in log.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -77,17 +84,17 @@ def telling_base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory) -> Callable[..., AbstractContextManager[Server]]:
-    """Starts a local server with the given options, in a `with` statement."""
+    """Runs a local server with the given options, in a `with` statement."""
 
     def start(*options: object):
-        return _local_server(tmp_path_factory.mktemp("server") / "stderr.txt", *options)
+        return _run_server(tmp_path_factory.mktemp("server") / "stderr.txt", *options)
 
     return start
 
 
 @pytest.fixture(scope="session")
 def socket_path(tmp_path_factory) -> Path:
-    """Where the shared local server listens, too."""
+    """A Unix socket of the shared local server."""
     return tmp_path_factory.mktemp("s") / "grpc.sock"
 
 
@@ -95,10 +102,7 @@ def socket_path(tmp_path_factory) -> Path:
 def server(
     start_server, export_base, telling_base, socket_path, tmp_path_factory
 ) -> Iterator[Server]:
-    """The local server that the tests share: every version of `leuko`, with labels, and `telling`.
-
-    It computes each request for itself.
-    """
+    """The shared local server without batching: all versions of `leuko`, with labels; `telling`."""
     file = tmp_path_factory.mktemp("config") / "models.config"
     file.write_text(f"""
         model_config_list {{
@@ -122,7 +126,7 @@ def server(
 
 @pytest.fixture(scope="session")
 def address(request) -> str:
-    """The server's address; the tests that use only this hold for any server of an export."""
+    """The server's address. Tests that use only this run against any server of an export."""
     return os.environ.get(ADDRESS_VARIABLE) or request.getfixturevalue("server").address
 
 
@@ -148,6 +152,16 @@ def channel(address) -> Iterator[grpc.Channel]:
     options = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
     with grpc.insecure_channel(address, options) as channel:
         yield channel
+
+
+@pytest.fixture(scope="module")
+def prediction(channel) -> PredictionServiceStub:
+    return PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def models(channel) -> ModelServiceStub:
+    return ModelServiceStub(channel)
 
 
 @pytest.fixture(scope="session")
