@@ -25,13 +25,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+import numpy as np
+
 from leuko_tf.classes import CODES, INDEX
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_aside
 
 if TYPE_CHECKING:
-    import h5py
     import keras
-    import numpy as np
 
 # Pixel size of the network's training images; for sources see tfds_aml.aml_cytomorphology_lmu.
 PIXEL_SIZE_UM = 0.0725
@@ -54,7 +55,7 @@ WEIGHTS = {
 }
 _MAX_NAMES = 3  # layers that a message names at most
 
-Weights = dict[str, "list[np.ndarray]"]
+Weights = dict[str, list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,15 @@ class Layer:
     """
 
     name: str
-    datasets: "dict[str, h5py.Dataset]"
+    datasets: dict[str, h5py.Dataset]
 
-    def read(self, weight: str, shape: tuple[int, ...]) -> "np.ndarray":
+    def read(self, weight: str, shape: tuple[int, ...]) -> np.ndarray:
         """Reads a weight as float32 array; raises `UserError` if it has another shape or type."""
-        import numpy as np
-
         dataset = self.datasets[weight]
         if dataset.external or dataset.is_virtual:
             raise UserError(f"{self.name}: {weight} is in another file, which is not read")
         if dataset.shape != shape:
-            raise UserError(
-                f"{self.name}: {weight} has the shape {dataset.shape}, expected was {shape}"
-            )
+            raise UserError(f"{self.name}: {weight} has the shape {dataset.shape}, not {shape}")
         if dataset.dtype.kind != "f":
             raise UserError(f"{self.name}: {weight} holds {dataset.dtype}, not floating-point")
         values = np.asarray(dataset[...], np.float32)
@@ -127,7 +124,6 @@ def import_network(file: Path | str, raw_outputs: bool = False) -> "keras.Model"
 def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
     """Builds the network of 2019 from the result of `read_weights`; see `import_network`."""
     import keras
-    import numpy as np
 
     from leuko_tf.network.layers import MergingDense
     from leuko_tf.network.resnext import OUTPUT_NAME, SCALING, build_resnext
@@ -163,8 +159,6 @@ def read_weights(file: Path) -> Weights:
       UserError: if the file is missing, damaged or not HDF5; or a layer is missing, unknown or of
         another shape. The message names the layer.
     """
-    import h5py
-
     if not file.is_file():
         raise UserError(f"No weight file {file}")
     file.open("rb").close()  # raises PermissionError here, not "not HDF5" below
@@ -199,8 +193,6 @@ def list_convolutions() -> Iterator[Convolution]:
 
 def _join_weights(layers: dict[str, list[Layer]]) -> Weights:
     """Reads the layers, ordered by kind, and joins the groups of each convolution."""
-    import numpy as np
-
     weights: Weights = {}
     parts, norms = iter(layers[CONVOLUTION]), iter(layers[BATCH_NORM])
     for convolution in list_convolutions():
@@ -222,7 +214,7 @@ def _join_weights(layers: dict[str, list[Layer]]) -> Weights:
     return weights
 
 
-def _sort_layers(content: "h5py.File") -> dict[str, list[Layer]]:
+def _sort_layers(content: h5py.File) -> dict[str, list[Layer]]:
     """Sorts the layers with weights by kind and by the number in their names.
 
     Raises:
@@ -252,10 +244,8 @@ def _sort_layers(content: "h5py.File") -> dict[str, list[Layer]]:
     return {kind: [layers[n] for n in sorted(layers)] for kind, layers in by_kind.items()}
 
 
-def _find_datasets(content: "h5py.File") -> "dict[str, dict[str, h5py.Dataset]]":
+def _find_datasets(content: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:
     """Finds the datasets of a file by layer and weight: `<layer>/.../<weight>:0`."""
-    import h5py
-
     base = content
     if isinstance(content.get("model_weights", getlink=True), h5py.HardLink):
         base = content["model_weights"]

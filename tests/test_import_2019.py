@@ -303,7 +303,7 @@ BAD_FILES = {
     with_a_weight_twice: r"conv2d_7 has the weight kernel twice",
     replacing(
         KERNEL, NAN[..., 0]
-    ): r"conv2d_7: kernel has the shape \(3, 3, 4\), where \(3, 3, 4, 4\)",
+    ): r"conv2d_7: kernel has the shape \(3, 3, 4\), not \(3, 3, 4, 4\)",
     replacing(KERNEL, NAN): r"conv2d_7: kernel holds numbers that are not finite",
     replacing(KERNEL, np.ones((3, 3, 4, 4), int)): r"conv2d_7: kernel holds int64",
     replacing(

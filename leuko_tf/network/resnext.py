@@ -43,17 +43,9 @@ def build_resnext(
     (the paper's two erythroblast outputs) 23,115,024.
 
     Args:
-      input_size: Side of the network's input in pixels.
-      field: Side of the centred square that is cropped from an image and resized to `input_size`,
-        in the image's pixels. 400 is the whole image in the paper's data set.
       num_outputs: Number of classes.
-      blocks: Bottleneck blocks of each stage.
-      stem_width: Channels of the first convolution.
-      width: Inner channels of the first stage; each stage doubles them. A stage's outer channels
+      All others: see `leuko_tf.config.ModelConfig`. Each stage doubles `width`; its outer channels
         are twice its inner ones.
-      cardinality: Groups of the 3x3 convolutions; must divide `width`.
-      activation: `"leaky_relu"` (slope 0.3, the paper's) or the name of any Keras activation.
-      batch_norm_momentum: Momentum of the moving averages, 0 to 1; lower for few training steps.
 
     Returns:
       A Keras model from `images`, uint8 or float [batch, height, width, 3] in 0 to 255, to

@@ -14,14 +14,19 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     import openvino
     import tensorflow as tf
+
+    Graph = tf.types.experimental.ConcreteFunction
+
+Predictor = Callable[[np.ndarray], np.ndarray]
 
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 RUNTIMES = (TENSORFLOW, OPENVINO)
@@ -35,7 +40,7 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 def make_predictor(
     model: "keras.Model", runtime: str = TENSORFLOW, symmetries: bool = False
-) -> "Callable[[np.ndarray], np.ndarray]":
+) -> Predictor:
     """Makes a function that computes probabilities from images.
 
     Args:
@@ -51,8 +56,6 @@ def make_predictor(
     Raises:
       UserError: if OpenVINO is not installed, or fails to convert the model.
     """
-    import numpy as np
-
     from leuko_tf.network.resnext import SCALING
     from leuko_tf.network.view import to_network_input
 
@@ -63,7 +66,7 @@ def make_predictor(
         network = make_openvino_network(extract_network(folded))
     scaling = model.get_layer(SCALING)
 
-    def predict(images: "np.ndarray") -> "np.ndarray":
+    def predict(images: np.ndarray) -> np.ndarray:
         # As the model's first layer does; OpenVINO cannot resize with antialiasing.
         cells = np.asarray(to_network_input(images, scaling.field, scaling.size))
         if not symmetries:
@@ -73,10 +76,8 @@ def make_predictor(
     return predict
 
 
-def iterate_symmetries(images: "np.ndarray") -> "Iterator[np.ndarray]":
+def iterate_symmetries(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yields images [n, size, size, 3] under the eight symmetries of the square; first as given."""
-    import numpy as np
-
     for mirrored in (images, images[:, :, ::-1]):
         for quarters in range(4):
             yield np.ascontiguousarray(np.rot90(mirrored, quarters, axes=(1, 2)))
@@ -94,7 +95,7 @@ def copy_with_folded_norms(model: "keras.Model") -> "keras.Model":
     return copy
 
 
-def extract_network(model: "keras.Model") -> "tf.types.experimental.ConcreteFunction":
+def extract_network(model: "keras.Model") -> "Graph":
     """Extracts a graph from the network's input to probabilities.
 
     The input is that of `leuko_tf.network.view.to_network_input`: float32 [n, size, size, 3] in 0
@@ -113,14 +114,11 @@ def extract_network(model: "keras.Model") -> "tf.types.experimental.ConcreteFunc
     return graph
 
 
-def make_tensorflow_network(
-    network: "tf.types.experimental.ConcreteFunction",
-) -> "Callable[[np.ndarray], np.ndarray]":
+def make_tensorflow_network(network: "Graph") -> Predictor:
     """Turns a network's weights into constants, which oneDNN then reorders only once.
 
     See `make_openvino_network` for arguments and result.
     """
-    import numpy as np
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,
@@ -130,9 +128,7 @@ def make_tensorflow_network(
     return lambda images: frozen(tf.constant(np.asarray(images, np.float32)))[0].numpy()
 
 
-def make_openvino_network(
-    network: "tf.types.experimental.ConcreteFunction",
-) -> "Callable[[np.ndarray], np.ndarray]":
+def make_openvino_network(network: "Graph") -> Predictor:
     """Converts a network for OpenVINO and compares it with TensorFlow.
 
     Args:
@@ -147,7 +143,6 @@ def make_openvino_network(
       UserError: if OpenVINO is not installed, cannot convert the network, or computes
         probabilities that differ by more than `TOLERANCE`.
     """
-    import numpy as np
     import tensorflow as tf
 
     converted = compile_for_openvino(convert_for_openvino(network))
@@ -161,7 +156,7 @@ def make_openvino_network(
     return converted
 
 
-def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "openvino.Model":
+def convert_for_openvino(network: "Graph") -> "openvino.Model":
     """Converts a network of `extract_network` to OpenVINO's form, for one image.
 
     Raises:
@@ -180,17 +175,13 @@ def convert_for_openvino(network: "tf.types.experimental.ConcreteFunction") -> "
     return converted
 
 
-def compile_for_openvino(
-    converted: "openvino.Model", precision: str = "float32"
-) -> "Callable[[np.ndarray], np.ndarray]":
+def compile_for_openvino(converted: "openvino.Model", precision: str = "float32") -> Predictor:
     """Compiles a converted network, unchecked, to the function of `make_openvino_network`.
 
     Args:
       converted: From `convert_for_openvino`.
       precision: A key of `PRECISIONS`. bfloat16 needs a processor that has it.
     """
-    import numpy as np
-
     compiled_model = import_openvino().compile_model(
         converted,
         "CPU",
@@ -203,7 +194,7 @@ def compile_for_openvino(
     request = compiled_model.create_infer_request()
     lock = threading.Lock()
 
-    def predict(images: "np.ndarray") -> "np.ndarray":
+    def predict(images: np.ndarray) -> np.ndarray:
         images = np.asarray(images, np.float32)
         probabilities = np.empty((len(images), outputs), np.float32)
         with lock:
@@ -234,12 +225,11 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def _draw_probe(size: int) -> "np.ndarray":
+def _draw_probe(size: int) -> np.ndarray:
     """Draws one cell per class: float32 [15, size, size, 3].
 
     Noise would not do: a trained network answers it with probabilities of 0 and 1.
     """
-    import numpy as np
     import tensorflow as tf
 
     from tfds_aml.synthetic_smear.drawing import draw_cell
