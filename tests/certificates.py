@@ -1,4 +1,4 @@
-"""Certificates for tests of encryption: an authority, a server's and a client's."""
+"""Certificates for tests of encryption: of an authority, a server and a client."""
 
 import datetime
 import ipaddress
@@ -10,17 +10,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def write_certificates(folder: Path) -> None:
-    """Writes `ca.pem`, and `server.pem`, `client.pem` of that authority with their `*.key`.
+def write_certificates(folder: Path) -> Path:
+    """Writes `ca.pem`, and `server.pem` and `client.pem` of this authority with their `*.key`.
 
-    The server's holds for 127.0.0.1 and localhost.
+    They are valid for 127.0.0.1 and localhost.
+
+    Returns:
+      The folder.
     """
     authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = _name("test authority")
-    _write(folder / "ca.pem", _certificate(authority, authority_key, authority, authority_key))
+    authority = _make_name("test authority")
+    _write(folder / "ca.pem", _make_certificate(authority, authority_key, authority, authority_key))
     for role in ("server", "client"):
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(_name(f"test {role}"), key, authority, authority_key)
+        certificate = _make_certificate(_make_name(f"test {role}"), key, authority, authority_key)
         _write(folder / f"{role}.pem", certificate)
         (folder / f"{role}.key").write_bytes(
             key.private_bytes(
@@ -29,13 +32,14 @@ def write_certificates(folder: Path) -> None:
                 serialization.NoEncryption(),
             )
         )
+    return folder
 
 
-def _name(common_name: str) -> x509.Name:
+def _make_name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _certificate(
+def _make_certificate(
     subject: x509.Name,
     key: ec.EllipticCurvePrivateKey,
     issuer: x509.Name,

@@ -1,4 +1,4 @@
-"""A server that answers as an export would, without a model, and fails as it is told to.
+"""A server that answers like an export, without a model, and fails on request.
 
 python tests/stand_in_server.py    # prints its address, and answers until it is killed
 """
@@ -23,18 +23,18 @@ SIDE = 4  # of the saliency maps
 
 @dataclass
 class StandIn:
-    """What the server does, and what it saw.
+    """What the server does, and the requests that it received.
 
     Attributes:
       address: `HOST:PORT`.
       failures: codes with which the next requests fail, in turn.
       always: code with which all others fail.
-      problems: image to the reason for which it is marked as invalid.
-      outputs: what to answer instead, by name.
-      remark: comes with every answer.
-      leaves_out: names of outputs that are not in the answer.
-      before_answer: called in each request, with its images.
-      requests: the requests seen.
+      problems: image to the reason why it is marked as invalid.
+      outputs: replaces the outputs of every answer, by name.
+      remark: part of every answer.
+      leaves_out: names of outputs to omit.
+      before_answer: called with the images of each request.
+      requests: all requests received.
     """
 
     address: str = ""
@@ -56,7 +56,7 @@ class StandIn:
         self.before_answer(images)
         outputs = self.outputs
         if outputs is None:
-            outputs = self._outputs(images, request.model_spec.signature_name)
+            outputs = self._make_outputs(images, request.model_spec.signature_name)
         response = PredictResponse(
             outputs={k: to_tensor(v) for k, v in outputs.items() if k not in self.leaves_out}
         )
@@ -68,8 +68,8 @@ class StandIn:
         response.model_spec.version.value = VERSION
         return response
 
-    def _outputs(self, images: list, signature: str) -> dict[str, Any]:
-        """An image's blast score is its first byte as a number from 0 to 1."""
+    def _make_outputs(self, images: list, signature: str) -> dict[str, Any]:
+        """The blast score is the image's first byte, scaled to 0 to 1."""
         n = len(images)
         texts = [self.problems.get(image, "") if self.problems else "" for image in images]
         first = [image[0] if isinstance(image, bytes) else image.flat[0] for image in images]
@@ -90,10 +90,10 @@ class StandIn:
 
 
 @contextmanager
-def stand_in_server(
+def start_stand_in(
     port: int = 0, credentials: Any = None, options: tuple = ()
 ) -> Iterator[StandIn]:
-    """Starts the server on a port of this machine, by default any that is free, and ends it."""
+    """Starts the server on a local port, by default a free one, and stops it at the end."""
     stand_in = StandIn()
     handler = grpc.unary_unary_rpc_method_handler(
         stand_in.predict, PredictRequest.FromString, PredictResponse.SerializeToString
@@ -116,7 +116,7 @@ def stand_in_server(
 
 
 if __name__ == "__main__":
-    with stand_in_server() as stand_in:
+    with start_stand_in() as stand_in:
         stand_in.before_answer = lambda images: time.sleep(0.02)
         print(stand_in.address, flush=True)
         threading.Event().wait()

@@ -1,11 +1,14 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from running import ROOT, check_refusal, run, run_module
 
 from leuko_tf.classes import CODES
+from serving.connection import RESEARCH_NOTE
 
 COMMANDS = [
     "benchmarks",
@@ -29,7 +32,7 @@ COMMANDS = [
     "tfds_aml.synthetic_smear.contact_sheet",
 ]
 
-# Runs a module as `python -m` does, then tells which heavy libraries were imported.
+# Runs a module as `python -m` does, then prints which heavy libraries were imported.
 PROGRAM = """
 import runpy, sys
 module, *sys.argv[1:] = sys.argv[1:]
@@ -38,56 +41,55 @@ try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 except SystemExit as end:
     status = end.code
-heavy = {"tensorflow", "keras", "tensorflow_datasets", "torch"} & set(sys.modules)
-print("HEAVY:", *sorted(heavy))
+libraries = {"tensorflow", "tensorflow_serving", "keras", "tensorflow_datasets", "torch"}
+print("HEAVY:", *sorted(libraries & set(sys.modules)))
 sys.exit(status)
 """
 
 
-def heavy_imports(*words: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout.rpartition("HEAVY:")[2].strip()
+def run_lightly(*words: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command and checks that it imports no heavy library."""
+    done = run([sys.executable, "-c", PROGRAM, *words])
+    assert done.stdout.rpartition("HEAVY:")[2] == "\n", done.stdout + done.stderr
+    return done
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_waits_for_no_heavy_library(command: str) -> None:
-    assert heavy_imports(command, "--help") == (0, "")
+    done = run_lightly(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: python -m {command} " in done.stdout
+    if command in ("serving.client", "serving.loadtest", "serving.local_server"):
+        assert RESEARCH_NOTE in done.stdout
 
 
 def test_every_command_is_in_the_list() -> None:
-    root = Path(__file__).parent.parent
     modules = set()
     for package in ("benchmarks", "leuko_tf", "serving", "tfds_aml"):
-        for file in (root / package).rglob("*.py"):
+        for file in (ROOT / package).rglob("*.py"):
             if '__name__ == "__main__"' in file.read_text() and not file.stem.endswith("_test"):
-                name = ".".join(file.relative_to(root).with_suffix("").parts)
+                name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
                 modules.add(name.removesuffix(".__main__"))
-    assert modules == set(COMMANDS)
+    assert modules == {"leuko_tf", *COMMANDS}
+
+
+def test_the_package_itself_lists_the_commands() -> None:
+    listed = re.findall(r"python -m (\S+)", run_lightly("leuko_tf").stdout)
+    assert "leuko_tf.train" in listed
+    assert set(listed) <= set(COMMANDS)
 
 
 def test_errors_of_light_commands_wait_for_no_heavy_library(tmp_path: Path) -> None:
     missing = tmp_path / "none.parquet"
-    arguments = ("--predictions", missing, "--out", tmp_path)
-    status, heavy = heavy_imports("leuko_tf.evaluate", *arguments)
-    assert status
-    assert not heavy
+    assert run_lightly("leuko_tf.evaluate", "--predictions", missing, "--out", tmp_path).returncode
 
 
 def test_what_needs_no_model_waits_for_no_heavy_library(tmp_path: Path) -> None:
     table, annotations = tmp_path / "p.csv", tmp_path / "annotations.dat"
     columns = ["id", "label", "fold", *(f"p_{code}" for code in CODES)]
+    scores = {label: [0.3 if c == label else 0.05 for c in CODES] for label in CODES}
     rows = [
-        [
-            f"{label}/{label}_{i}.tiff",
-            label,
-            i % 5 + 1,
-            *(0.3 if c == label else 0.05 for c in CODES),
-        ]
+        [f"{label}/{label}_{i}.tiff", label, i % 5 + 1, *scores[label]]
         for i, label in enumerate(CODES)
     ]
     table.write_text("\n".join(",".join(map(str, row)) for row in [columns, *rows]))
@@ -98,21 +100,16 @@ def test_what_needs_no_model_waits_for_no_heavy_library(tmp_path: Path) -> None:
         ("leuko_tf.examiners", (annotations,), "examiners"),
         ("leuko_tf.evaluate", ("--predictions", tmp_path / "p.parquet"), "report", *beside),
     ):
-        assert heavy_imports(command, *given, "--out", tmp_path / out, *options) == (0, "")
+        done = run_lightly(command, *given, "--out", tmp_path / out, *options)
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_demo_overwrites_no_folder_but_its_own(tmp_path: Path) -> None:
     keep = tmp_path / "thesis.txt"
     keep.write_text("years of work")
-    done = subprocess.run(
-        [sys.executable, "-m", "leuko_tf.demo", "--workdir", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "will not be overwritten" in done.stderr
+    done = run_module("leuko_tf.demo", "--workdir", tmp_path)
+    check_refusal(done, "will not be overwritten")
     assert keep.read_text() == "years of work"
 
 
@@ -120,18 +117,12 @@ def test_demo_deletes_no_data_that_it_shall_read(tmp_path: Path) -> None:
     (tmp_path / "demo.json").write_text("{}")
     data = tmp_path / "download"
     data.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "leuko_tf.demo", "--workdir", tmp_path, "--data", data],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "which the demo deletes" in done.stderr
+    done = run_module("leuko_tf.demo", "--workdir", tmp_path, "--data", data)
+    check_refusal(done, "which the demo deletes")
     assert data.is_dir()
 
 
-# Stands in for a Python whose installing takes no time and no network, and counts it.
+# Stands in for Python: installs nothing, and records each installation.
 QUICK_PYTHON = """#!/bin/sh
 case "$1 $2" in
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
@@ -142,12 +133,11 @@ esac
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What `make setup` looks at, in a folder with a space in its name."""
+    """The files that `make setup` reads, in a folder with a space in its name."""
     folder = tmp_path / "a clone"
     folder.mkdir()
-    root = Path(__file__).parent.parent
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-        (folder / name).write_text((root / name).read_text())
+        (folder / name).write_text((ROOT / name).read_text())
     return folder
 
 
@@ -159,45 +149,39 @@ def quick_python(clone: Path, tmp_path: Path) -> str:
     return f"PYTHON={python}"
 
 
-def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # The suite itself may run under make, which would hand its flags down.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(
-        ["make", *words],
-        cwd=clone,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = [name for name in os.environ if name.startswith(("MAKE", "MFLAGS"))]
+    unset = [word for name in flags for word in ("-u", name)]
+    return run(["env", *unset, "make", *words], cwd=clone)
 
 
 def test_setup_installs_once_and_again_when_the_lock_changes(
     clone: Path, quick_python: str
 ) -> None:
     installed = clone / "installed.txt"
-    assert make(clone, "setup", quick_python).returncode == 0
+    assert run_make(clone, "setup", quick_python).returncode == 0
     assert installed.read_text().count("requirements.lock") == 1
-    again = make(clone, "setup", quick_python)
+    again = run_make(clone, "setup", quick_python)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert installed.read_text().count("requirements.lock") == 1
     with (clone / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
-    assert make(clone, "setup", quick_python).returncode == 0
+    assert run_make(clone, "setup", quick_python).returncode == 0
     assert installed.read_text().count("requirements.lock") == 2
 
 
 def test_setup_begins_anew_after_it_was_cut_off(clone: Path, quick_python: str) -> None:
     (clone / ".venv").mkdir()
     (clone / ".venv" / ".made-from").touch()
-    assert make(clone, "setup", quick_python).returncode == 0
+    assert run_make(clone, "setup", quick_python).returncode == 0
     assert (clone / "installed.txt").is_file()
 
 
 def test_setup_keeps_an_environment_that_it_did_not_make(clone: Path, quick_python: str) -> None:
     own = clone / ".venv" / "own"
     own.mkdir(parents=True)
-    done = make(clone, "setup", quick_python)
+    done = run_make(clone, "setup", quick_python)
     assert done.returncode
     assert "make did not make" in done.stderr
     assert own.is_dir()

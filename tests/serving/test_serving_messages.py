@@ -1,4 +1,4 @@
-"""The hand-declared messages agree with the real ones, and tensors survive the round trip."""
+"""The declared messages agree with the real ones, and tensors survive the round trip."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorflow.core.protobuf import error_codes_pb2
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_pb2,
-    predict_pb2,
-    status_pb2,
-)
+from tensorflow_serving.apis import get_model_status_pb2, model_pb2, predict_pb2, status_pb2
 
 from serving import messages
 
@@ -51,21 +46,17 @@ def _fields(descriptor) -> dict:
     }
 
 
-def _declared_messages() -> set[str]:
-    def names(descriptors):
-        for descriptor in descriptors:
-            yield descriptor.full_name
-            yield from names(descriptor.nested_types)
-
-    files = [messages.POOL.FindFileByName(f"leuko/{p}.proto") for p in _PACKAGES]
-    return {name for f in files for name in names(f.message_types_by_name.values())}
-
-
-_PACKAGES = ("tensorflow", "tensorflow.error", "tensorflow.serving")
+def _full_names(descriptors):
+    for descriptor in descriptors:
+        yield descriptor.full_name
+        yield from _full_names(descriptor.nested_types)
 
 
 def test_every_declared_message_is_compared():
-    assert _declared_messages() == {m.DESCRIPTOR.full_name for m in REAL_MESSAGES}
+    packages = ("tensorflow", "tensorflow.error", "tensorflow.serving")
+    files = [messages.POOL.FindFileByName(f"leuko/{package}.proto") for package in packages]
+    declared = {name for f in files for name in _full_names(f.message_types_by_name.values())}
+    assert declared == {m.DESCRIPTOR.full_name for m in REAL_MESSAGES}
 
 
 @pytest.mark.parametrize("real", REAL_MESSAGES, ids=lambda m: m.DESCRIPTOR.full_name)
@@ -84,29 +75,29 @@ def test_enum_values_are_the_real_ones(real):
         assert value.number == real.Value(name)
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "u1", "i8", "?"])
-def test_arrays_are_read_and_written_as_tensorflow_does(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "value_field"),
+    [
+        ("f4", "float_val"),
+        ("f8", "double_val"),
+        ("i4", "int_val"),
+        ("u1", "int_val"),
+        ("i8", "int64_val"),
+        ("?", "bool_val"),
+    ],
+)
+def test_arrays_are_read_and_written_as_tensorflow_does(dtype, value_field):
     array = np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype)
     sent = tensor_pb2.TensorProto.FromString(messages.to_tensor(array).SerializeToString())
     np.testing.assert_array_equal(tf.make_ndarray(sent), array)
 
     one_by_one = tensor_pb2.TensorProto(
-        dtype=sent.dtype, tensor_shape=sent.tensor_shape, **{_VALUE_FIELDS[dtype]: array.ravel()}
+        dtype=sent.dtype, tensor_shape=sent.tensor_shape, **{value_field: array.ravel()}
     )
     for real in (tf.make_tensor_proto(array), one_by_one):
         ours = messages.to_array(messages.TensorProto.FromString(real.SerializeToString()))
         assert ours.dtype == array.dtype
         np.testing.assert_array_equal(ours, array)
-
-
-_VALUE_FIELDS = {
-    "f4": "float_val",
-    "f8": "double_val",
-    "i4": "int_val",
-    "u1": "int_val",
-    "i8": "int64_val",
-    "?": "bool_val",
-}
 
 
 def test_byte_strings_are_read_and_written_as_tensorflow_does():

@@ -4,41 +4,25 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from certificates import write_certificates
 from cryptography import x509
+from running import check_refusal, run_module
 
 from serving.client import Client, ServingError, Tls
 from serving.ssl_config import RECIPE
 
-ROOT = Path(__file__).parents[2]
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 
 
 def _ssl_config(folder, *, key="server.key", certificate="server.pem", ca="ca.pem"):
     files = {"key": key, "certificate": certificate, "ca": ca, "out": "ssl.config"}
     options = [word for name, file in files.items() for word in (f"--{name}", folder / file)]
-    return subprocess.run(
-        [sys.executable, "-m", "serving.ssl_config", *options],
-        check=False,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_module("serving.ssl_config", *options, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificates(folder)
-    return folder
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+@needs_openssl
 def test_the_printed_recipe_makes_a_server_that_wants_certificates(
     start_server, export_base, image_files, tmp_path
 ):
@@ -68,11 +52,6 @@ def test_the_printed_recipe_makes_a_server_that_wants_certificates(
             client.predict(images)
 
 
-def _locked(folder):
-    command = "openssl pkey -in server.key -aes256 -passout pass:secret -out locked.key"
-    subprocess.run(command.split(), check=True, cwd=folder)
-
-
 @pytest.mark.parametrize(
     ("files", "part"),
     [
@@ -83,19 +62,21 @@ def _locked(folder):
         ({"key": "server.pem"}, "server.pem is not a PEM file with a private key"),
         ({"key": "absent.key"}, "absent.key: No such file or directory"),
         ({"certificate": "picture.pem"}, "picture.pem is not a PEM file with a certificate"),
-        ({"key": "locked.key"}, "locked with a passphrase"),
+        ({"certificate": "umlaut.pem"}, "umlaut.pem has characters outside of ASCII"),
+        pytest.param({"key": "locked.key"}, "locked with a passphrase", marks=needs_openssl),
     ],
 )
-def test_what_does_not_fit_is_explained_and_nothing_written(certificates, files, part):
-    (certificates / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n")
-    (certificates / "picture.pem").write_bytes(b"\x89PNG\xff")
+def test_what_does_not_fit_is_explained_and_nothing_written(tmp_path, files, part):
+    folder = write_certificates(tmp_path)
+    (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n")
+    (folder / "picture.pem").write_bytes(b"\x89PNG\xff")
+    (folder / "umlaut.pem").write_bytes(b"M\xc3\xbcller\n" + (folder / "server.pem").read_bytes())
     if "locked.key" in files.values():
-        if not shutil.which("openssl"):
-            pytest.skip("openssl is not installed")
-        _locked(certificates)
-    result = _ssl_config(certificates, **files)
-    assert (result.returncode, result.stdout) == (1, "")
+        command = "openssl pkey -in server.key -aes256 -passout pass:secret -out locked.key"
+        subprocess.run(command.split(), check=True, cwd=folder)
+    result = _ssl_config(folder, **files)
+    check_refusal(result, part)
+    assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert part in line
-    assert not list(certificates.glob("*ssl.config"))
+    assert not list(folder.glob("*ssl.config"))
