@@ -129,7 +129,7 @@ def _compare_with(
 
 def format_summary(metrics: "Metrics") -> str:
     """Formats the headline figures for a terminal."""
-    from leuko_tf.metrics.headline import list_headlines
+    from leuko_tf.metrics.headline import collect_headlines
 
     source = metrics["source"]
     kind = "SYNTHETIC images" if source.get("synthetic") else "images"
@@ -137,11 +137,11 @@ def format_summary(metrics: "Metrics") -> str:
         kind += ", trained on"
     images = f"{metrics['pooled']['images']:,}"
     lines = [_format_line(kind, images, "95 % interval", "folds: mean", "SD")]
-    for headline in list_headlines(metrics):
-        interval = " to ".join(f"{end:.4f}" for end in headline.interval or ())
-        mean, sd = (f"{n:.4f}" if n is not None else "" for n in (headline.mean, headline.sd))
-        value = "undefined" if headline.value is None else f"{headline.value:.4f}"
-        lines.append(_format_line(headline.title, value, interval, mean, sd))
+    for title, figure in collect_headlines(metrics).items():
+        interval = " to ".join(f"{end:.4f}" for end in figure.interval or ())
+        mean, sd = (f"{n:.4f}" if n is not None else "" for n in (figure.mean, figure.sd))
+        value = "undefined" if figure.value is None else f"{figure.value:.4f}"
+        lines.append(_format_line(title, value, interval, mean, sd))
     return "\n".join(lines)
 
 

@@ -26,10 +26,9 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Headline:
+class Figure:
     """One figure, pooled and over the folds, with the published network's; None: not defined."""
 
-    title: str
     value: float | None  # all images pooled
     interval: Interval | None  # 95 %: DeLong's for an AUC, else bootstrap
     mean: float | None  # over the folds; None with a single fold
@@ -37,27 +36,24 @@ class Headline:
     published: dict[str, float] | None  # `mean`, `sd` and `pooled`
 
 
-def list_headlines(metrics: TableMetrics) -> list[Headline]:
-    """Lists the headline figures."""
-    published = read_published_figures()["network"]
-    return [
-        Headline(
-            title=title,
-            value=get_nested(metrics["pooled"], place),
-            interval=find_interval(metrics, place),
-            mean=get_nested(metrics["mean"], place),
-            sd=get_nested(metrics["sd"], place),
-            published=get_nested(published, place),
-        )
-        for title, place in PLACES.items()
-    ]
+def collect_headlines(metrics: TableMetrics) -> dict[str, Figure]:
+    """Collects the headline figures by title."""
+    return {title: collect_figure(metrics, place) for title, place in PLACES.items()}
 
 
-def find_interval(metrics: TableMetrics, place: tuple[str, ...]) -> Interval | None:
-    """The 95 % interval of a pooled figure, or None."""
+def collect_figure(metrics: TableMetrics, place: tuple[str, ...]) -> Figure:
+    """Collects everything that is known about the figure at a nested key of `pooled`."""
     if place[-1] == "roc_auc":
-        return get_nested(metrics["pooled"], (*place[:-1], "roc_auc_interval"))
-    return get_nested(metrics["intervals"], place)
+        interval = get_nested(metrics["pooled"], (*place[:-1], "roc_auc_interval"))
+    else:
+        interval = get_nested(metrics["intervals"], place)
+    return Figure(
+        value=get_nested(metrics["pooled"], place),
+        interval=interval,
+        mean=get_nested(metrics["mean"], place),
+        sd=get_nested(metrics["sd"], place),
+        published=get_nested(read_published_figures()["network"], place),
+    )
 
 
 def get_nested(tree: Mapping[str, Any] | None, place: tuple[str, ...]) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leuko_tf.classes import COARSE_TYPES
 from leuko_tf.cli import write_aside
-from leuko_tf.metrics.headline import list_headlines
+from leuko_tf.metrics.headline import collect_headlines
 from leuko_tf.metrics.records import Metrics
 from leuko_tf.report.rows import make_class_rows, make_pair_rows
 from leuko_tf.report.text import list_limits, make_environment
@@ -22,7 +22,7 @@ def format_model_card(metrics: Metrics) -> str:
         metrics=metrics,
         source=source,
         training=source.get("training"),
-        headlines=list_headlines(metrics),
+        headlines=collect_headlines(metrics),
         classes=make_class_rows(metrics),
         pairs=make_pair_rows(metrics),
         coarse_types=COARSE_TYPES,

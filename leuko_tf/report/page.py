@@ -16,7 +16,7 @@ from leuko_tf.classes import BY_CODE, COARSE_TYPES, LINEAGE_ORDER
 from leuko_tf.cli import format_command_line, write_aside
 from leuko_tf.explanation.gallery import PANELS
 from leuko_tf.explanation.pictures import Answer, split_panels
-from leuko_tf.metrics.headline import PLACES, get_nested, list_headlines
+from leuko_tf.metrics.headline import PLACES, collect_headlines, get_nested
 from leuko_tf.metrics.records import Metrics
 from leuko_tf.report import plots, rows
 from leuko_tf.report.card import format_model_card
@@ -56,12 +56,14 @@ def write_report(
         comparable=rows.is_comparable(source),
         marked=rows.can_mark(source),
         same_mix=rows.has_published_mix(metrics),
-        headlines=[(h, rows.mark_headline(h, metrics)) for h in list_headlines(metrics)],
+        headlines=collect_headlines(metrics),
+        marks={t: rows.mark_headline(f, metrics) for t, f in collect_headlines(metrics).items()},
         classes=rows.make_class_rows(metrics),
         pairs=rows.make_pair_rows(metrics),
         points=rows.make_point_rows(metrics),
-        matched=rows.make_matched_rows(metrics),
+        matched=rows.find_matched(metrics),
         question_names=plots.QUESTION_NAMES,
+        names=rows.NAMES,
         figures=_draw_figures([(rows.THIS, table), *others.items()], metrics),
         mistakes=[(mistake, _embed_picture(mistake)) for mistake in surest],
         gallery=[

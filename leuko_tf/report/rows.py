@@ -8,7 +8,7 @@ import pandas as pd
 
 from leuko_tf.classes import BY_CODE, CODES, LINEAGE_ORDER
 from leuko_tf.metrics.agreement import NETWORK, NETWORK_PAIRS, PAIRS
-from leuko_tf.metrics.headline import PLACES, Headline, get_nested
+from leuko_tf.metrics.headline import PLACES, Figure, collect_figure, get_nested
 from leuko_tf.metrics.published import read_published_figures
 from leuko_tf.metrics.questions import compute_wilson_interval
 from leuko_tf.metrics.records import Interval, Metrics, PairedFigures
@@ -29,30 +29,20 @@ SAME_MIX = 0.05
 
 
 @dataclass(frozen=True)
-class ComparedFigure:
-    """A figure next to the published network's.
+class ClassRow:
+    """A class with its figures; `marks` says which differ from the published network's.
 
-    `mark` is `higher` or `lower` where the published pooled figure lies outside the 95 % interval,
-    else empty.
+    A mark is `higher` or `lower` where the published pooled figure lies outside the 95 % interval.
     """
 
-    value: float | None  # all images pooled
-    interval: Interval | None
-    mean: float | None  # over the folds
-    sd: float | None
-    published: dict[str, float] | None  # `pooled`, `mean` and `sd`
-    mark: str
-
-
-@dataclass(frozen=True)
-class ClassRow:
     code: str
     name: str
     images: int
-    precision: ComparedFigure
-    sensitivity: ComparedFigure
-    specificity: ComparedFigure
-    f1: ComparedFigure
+    precision: Figure
+    sensitivity: Figure
+    specificity: Figure
+    f1: Figure
+    marks: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,6 @@ class PairRow:
     """Agreement of two answers on the same images, in the 15 classes."""
 
     names: tuple[str, str]
-    images: int
     all: Mapping[str, Any]  # UNC is an answer of its own
     without_uncertain: Mapping[str, Any]
 
@@ -71,21 +60,8 @@ class PointRow:
 
     question: str
     name: str
-    images: int
-    figures: dict[str, float | None]  # sensitivity, specificity, precision
+    figures: Mapping[str, Any]  # images; sensitivity, specificity and precision if defined
     intervals: dict[str, Interval | None]  # Wilson's, of sensitivity and specificity
-
-
-@dataclass(frozen=True)
-class MatchedRow:
-    """The network at an examiner's operating point."""
-
-    question: str
-    examiner: str
-    sensitivity: float  # the examiner's
-    specificity: float
-    network_sensitivity: float  # at a specificity no lower than the examiner's
-    network_specificity: float  # at a sensitivity no lower than the examiner's
 
 
 @dataclass(frozen=True)
@@ -142,44 +118,34 @@ def has_published_mix(metrics: Metrics) -> bool:
     return True
 
 
-def mark_headline(headline: Headline, metrics: Metrics) -> str:
-    """Marks a headline figure; see `ComparedFigure`."""
+def mark_headline(figure: Figure, metrics: Metrics) -> str:
+    """Marks a headline figure like those of `ClassRow`."""
     if not can_mark(metrics["source"]) or not has_published_mix(metrics):
         return ""
-    return _mark_difference(headline.interval, headline.published)
+    return _mark_difference(figure)
 
 
 def make_class_rows(metrics: Metrics) -> list[ClassRow]:
     """Makes the rows of all 15 classes, in lineage order."""
-    published = read_published_figures()["network"]["classes"]
-    markable = can_mark(metrics["source"])
-    marked = {"sensitivity": markable, "precision": markable and has_published_mix(metrics)}
-
-    def compare(code: str, name: str) -> ComparedFigure:
-        place = ("classes", code, name)
-        interval = get_nested(metrics["intervals"], place)
-        reference = published[code].get(name)
-        return ComparedFigure(
-            value=get_nested(metrics["pooled"], place),
-            interval=interval,
-            mean=get_nested(metrics["mean"], place),
-            sd=get_nested(metrics["sd"], place),
-            published=reference,
-            mark=_mark_difference(interval, reference) if marked.get(name) else "",
+    marked = []
+    if can_mark(metrics["source"]):
+        marked = ["sensitivity", "precision"] if has_published_mix(metrics) else ["sensitivity"]
+    rows = []
+    for code in LINEAGE_ORDER:
+        figures = {
+            name: collect_figure(metrics, ("classes", code, name))
+            for name in ("precision", "sensitivity", "specificity", "f1")
+        }
+        rows.append(
+            ClassRow(
+                code=code,
+                name=BY_CODE[code].name,
+                images=metrics["pooled"]["classes"][code]["images"],
+                marks={name: _mark_difference(figures[name]) for name in marked},
+                **figures,
+            )
         )
-
-    return [
-        ClassRow(
-            code=code,
-            name=BY_CODE[code].name,
-            images=metrics["pooled"]["classes"][code]["images"],
-            precision=compare(code, "precision"),
-            sensitivity=compare(code, "sensitivity"),
-            specificity=compare(code, "specificity"),
-            f1=compare(code, "f1"),
-        )
-        for code in LINEAGE_ORDER
-    ]
+    return rows
 
 
 def find_examiner_points(metrics: Metrics) -> dict[str, Any]:
@@ -209,12 +175,7 @@ def make_pair_rows(metrics: Metrics) -> list[PairRow]:
             both = published["agreement"]["_".join(pair)]
             pairs[pair] = {**both, "all": {"images": published["images"], **both["all"]}}
     return [
-        PairRow(
-            names=(NAMES[one], NAMES[other]),
-            images=both["all"]["images"],
-            all=both["all"],
-            without_uncertain=both["without_uncertain"],
-        )
+        PairRow((NAMES[one], NAMES[other]), both["all"], both["without_uncertain"])
         for (one, other), both in pairs.items()
     ]
 
@@ -230,47 +191,28 @@ def make_point_rows(metrics: Metrics) -> list[PointRow]:
     rows = []
     for question in QUESTIONS if points else ():
         network = figures["questions"][question]
-        rows.append(
-            _make_point_row(
-                question,
-                THIS if own else f"{THIS}, on its own images",
-                network["operating_points"].get("threshold 0.5", {}),
-                network["positives"] + network["negatives"],
-                network["positives"],
-            )
-        )
+        point = {
+            **network["operating_points"].get("threshold 0.5", {}),
+            "images": network["positives"] + network["negatives"],
+            "positives": network["positives"],
+        }
+        rows.append(_make_point_row(question, THIS if own else f"{THIS}, on its own images", point))
         for column in EXAMINERS:
             for way, suffix in (("all", ""), ("without_uncertain", ", UNC left out")):
                 point = get_nested(points, (question, column, way))
                 if point:
-                    name = NAMES[column] + suffix
-                    rows.append(
-                        _make_point_row(
-                            question, name, point, point["images"], point.get("positives")
-                        )
-                    )
+                    rows.append(_make_point_row(question, NAMES[column] + suffix, point))
     return rows
 
 
-def make_matched_rows(metrics: Metrics) -> list[MatchedRow]:
-    """Makes the rows of the network at the examiners' operating points.
+def find_matched(metrics: Metrics) -> dict[str, Any]:
+    """The network at the examiners' operating points, by question and examiner.
 
     On the re-annotated images; if there are none, on all images, as the mean over several folds.
     """
     own = metrics["examiners"]
     figures: Any = own["network"]["figures"] if own else metrics["mean"] or metrics["pooled"]
-    return [
-        MatchedRow(
-            question=question,
-            examiner=NAMES[examiner],
-            sensitivity=matched["sensitivity"],
-            specificity=matched["specificity"],
-            network_sensitivity=matched["sensitivity_at_specificity"],
-            network_specificity=matched["specificity_at_sensitivity"],
-        )
-        for question in QUESTIONS
-        for examiner, matched in figures["questions"][question]["at_examiners"].items()
-    ]
+    return {question: figures["questions"][question]["at_examiners"] for question in QUESTIONS}
 
 
 def make_dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
@@ -311,20 +253,19 @@ def make_paired_rows(paired: PairedFigures) -> list[PairedRow]:
     return rows
 
 
-def _make_point_row(
-    question: str, name: str, point: Mapping[str, Any], images: int, positives: int | None
-) -> PointRow:
-    figures = {f: point.get(f) for f in ("sensitivity", "specificity", "precision")}
-    intervals: dict[str, Interval | None] = {"sensitivity": None, "specificity": None}
-    if point and positives is not None:
+def _make_point_row(question: str, name: str, point: Mapping[str, Any]) -> PointRow:
+    intervals = {}
+    if "sensitivity" in point and "positives" in point:
+        positives, negatives = point["positives"], point["images"] - point["positives"]
         intervals = {
             "sensitivity": compute_wilson_interval(point["sensitivity"], positives),
-            "specificity": compute_wilson_interval(point["specificity"], images - positives),
+            "specificity": compute_wilson_interval(point["specificity"], negatives),
         }
-    return PointRow(question, name, images, figures, intervals)
+    return PointRow(question, name, point, intervals)
 
 
-def _mark_difference(interval: Interval | None, published: dict[str, float] | None) -> str:
+def _mark_difference(figure: Figure) -> str:
+    interval, published = figure.interval, figure.published
     # An interval without width does not mean certainty: see `leuko_tf.metrics.bootstrap`.
     if interval is None or published is None or interval[0] == interval[1]:
         return ""
