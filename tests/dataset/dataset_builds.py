@@ -10,28 +10,26 @@ import tfds_aml  # noqa: F401 - registers the builders
 from tfds_aml.folds import SPLIT_NAMES
 from tfds_aml.problems import BadDownloadError
 
+MUNICH, BARCELONA = "aml_cytomorphology_lmu", "pbc_barcelona"
 
-def build_dataset(name: str, manual_dir: Path, data_dir: Path) -> tfds.core.DatasetBuilder:
-    """Builds in this process, as `tfds build` does, and returns the builder."""
-    builder = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-    )
+
+def build(
+    download: Path, data_dir: Path | None = None, name: str = MUNICH
+) -> tfds.core.DatasetBuilder:
+    """Builds into `data` beside the download, or elsewhere, as `tfds build` does."""
+    builder = tfds.builder(name, data_dir=data_dir or download.parent / "data")
+    config = tfds.download.DownloadConfig(manual_dir=download)
+    builder.download_and_prepare(download_config=config)
     return builder
 
 
-def build(manual_dir: Path, data_dir: Path, config: str = "complete") -> tfds.core.DatasetBuilder:
-    """Builds AML-Cytomorphology_LMU."""
-    return build_dataset(f"aml_cytomorphology_lmu/{config}", manual_dir, data_dir)
-
-
-def refusal_of(name: str, manual_dir: Path, data_dir: Path) -> str:
-    """The message that stops the build; checks that the build left nothing to be loaded."""
+def catch_refusal(download: Path, name: str = MUNICH) -> str:
+    """The message that stops the build; checks that the build left nothing that could be loaded."""
     with pytest.raises(BadDownloadError) as caught:
-        build_dataset(name, manual_dir, data_dir)
-    assert not list(data_dir.rglob("dataset_info.json"))
-    assert not list(data_dir.rglob("*.tfrecord*"))
-    assert not list(data_dir.rglob("*1.0.0*"))
+        build(download, name=name)
+    data_dir = download.parent / "data"
+    for pattern in ("dataset_info.json", "*.tfrecord*", "*1.0.0*"):
+        assert not list(data_dir.rglob(pattern))
     assert not tfds.builder(name, data_dir=data_dir).is_prepared()
     return str(caught.value)
 
@@ -43,3 +41,9 @@ def read_back(builder: tfds.core.DatasetBuilder) -> dict[str, dict[str, Any]]:
         for split in SPLIT_NAMES
         for example in tfds.as_numpy(builder.as_dataset(split=split))
     }
+
+
+def decode_labels(example: dict[str, Any], info: tfds.core.DatasetInfo) -> list[str]:
+    """Label and both re-annotations as codes."""
+    names = ("label", "reannotation_1", "reannotation_2")
+    return [info.features[name].int2str(example[name]) for name in names]

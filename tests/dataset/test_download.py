@@ -1,15 +1,11 @@
-"""The download folder as the builder sees it: lines, places, files and folds. Opens no image."""
+"""Reads Munich downloads: lines, places, files and folds. Opens no image."""
 
 import os
 import re
-from collections import Counter
-from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from small_download import rows, write_download, write_fold_lists
+from small_download import make_lines, write_download, write_fold_lists
 
 from leuko_tf.classes import CODES
 from tfds_aml.aml_cytomorphology_lmu.download import (
@@ -22,7 +18,7 @@ from tfds_aml.cells import Annotation, count_by_class
 from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, assign_folds
 from tfds_aml.problems import BadDownloadError, Problems
 
-LINES = rows(20, CODES[:4])
+LINES = make_lines(20, CODES[:4])
 IDS = [line.split(" ")[0] for line in LINES]
 
 
@@ -74,13 +70,11 @@ def test_a_line_gives_path_label_and_both_reannotations(tmp_path):
 
 
 @pytest.mark.parametrize("text_end", ["", "\n", "\n\n"])
-def test_the_last_line_may_end_as_it_likes(tmp_path, text_end):
-    assert len(parse(tmp_path, "BAS/BAS_0001.tiff BAS nan nan" + text_end)) == 1
-
-
-def test_windows_line_ends_are_line_ends(tmp_path):
-    lines = "".join(f"{line}\n" for line in LINES)
-    assert parse(tmp_path, lines.replace("\n", "\r\n")) == parse(tmp_path, lines)
+def test_line_ends_may_be_those_of_windows_and_missing_or_doubled_at_the_end(tmp_path, text_end):
+    text = "\n".join(LINES) + text_end
+    annotations = parse(tmp_path, text)
+    assert len(annotations) == len(LINES)
+    assert parse(tmp_path, text.replace("\n", "\r\n")) == annotations
 
 
 @pytest.mark.parametrize(
@@ -102,7 +96,6 @@ def test_windows_line_ends_are_line_ends(tmp_path):
         ("BAS/BAS_0002.tiff BAS XXX nan", "unknown code"),
         ("BAS/BAS_0002.tiff BAS nan none", "unknown code"),
         ("BAS/BAS_0002.tiff EBO nan nan", "label that contradicts the image's folder"),
-        ("BAS/BAS_0001.tiff BAS MYO MYO", "image listed twice in annotations.dat"),
     ],
 )
 def test_a_bad_line_is_named_with_its_number_and_what_is_wrong(tmp_path, line, problem):
@@ -110,6 +103,15 @@ def test_a_bad_line_is_named_with_its_number_and_what_is_wrong(tmp_path, line, p
     pattern = f"1 problem\\.\n- 1 x .*{problem}.*\n    line 2: {re.escape(repr(line))}"
     with pytest.raises(BadDownloadError, match=pattern):
         parse(tmp_path, text)
+
+
+def test_an_image_listed_twice_is_named_with_both_lines(download):
+    with (download / "annotations.dat").open("a") as file:
+        file.write(f"{LINES[3]}\n")
+    assert refusal(download).endswith(
+        "1 problem.\n- 1 x image listed twice in annotations.dat\n"
+        f"    line 21: '{LINES[3]}' (first in line 4)"
+    )
 
 
 @pytest.mark.parametrize("line", ["x" * 100_000, "\0" * 100_000, "NGS/" + "é\t" * 500])
@@ -122,26 +124,25 @@ def test_a_long_line_of_a_wrong_file_is_cut(tmp_path, line):
     assert max(map(len, named)) <= len("    line 10: ") + 80
 
 
-def test_of_a_long_line_both_ends_are_told(tmp_path):
+def test_both_ends_of_a_long_line_are_shown(tmp_path):
     line = f"BAS/{'x' * 100}.tiff BAS nan XXX"
     with pytest.raises(BadDownloadError, match=r"line 1: 'BAS/x+\.\.\.x+\.tiff BAS nan XXX'"):
         parse(tmp_path, line)
 
 
-def test_an_annotation_file_in_another_encoding_is_a_malformed_line_not_a_crash(tmp_path):
-    (tmp_path / "annotations.dat").write_bytes("BAS BAS nan nän\n".encode("latin-1"))
-    problems = Problems(tmp_path)
-    read_annotations(tmp_path / "annotations.dat", problems)
-    with pytest.raises(BadDownloadError, match="malformed line"):
-        problems.raise_if_any()
+def test_an_annotation_file_in_another_encoding_is_a_malformed_line_not_a_crash(download):
+    (download / "annotations.dat").write_bytes("BAS BAS nan nän\n".encode("latin-1"))
+    assert "- 1 x malformed line" in refusal(download)
 
 
-def test_an_empty_annotation_file_is_refused_as_that(download):
+def test_an_empty_annotation_file_is_reported(download):
     (download / "annotations.dat").write_text("\n")
-    assert "- 1 x empty annotation file: it lists no image" in refusal(download)
+    message = refusal(download)
+    assert "21 problems.\n- 1 x empty annotation file: it lists no image\n" in message
+    assert "- 20 x unlisted image" in message
 
 
-def test_the_image_of_a_bad_line_is_not_an_unlisted_image_as_well(download):
+def test_the_image_of_a_bad_line_is_not_reported_as_unlisted_as_well(download):
     file = download / "annotations.dat"
     file.write_text(file.read_text().replace(LINES[0], f"{IDS[0]} BAX nan nan"))
     assert "cannot be built: 1 problem." in refusal(download)
@@ -173,12 +174,9 @@ def test_annotations_and_images_are_found_up_to_two_levels_below(
 
 def test_three_levels_below_is_too_deep_and_the_error_says_so(tmp_path):
     write_download(tmp_path / "one" / "two" / "three", LINES, empty_images=True)
-    expected = f"No file annotations.dat in {tmp_path} or up to 2 levels below it."
-    assert refusal(tmp_path).startswith(expected)
-
-
-def test_a_folder_without_class_folders_is_refused(tmp_path):
-    write_download(tmp_path, LINES, images_in="one/two/three", empty_images=True)
+    assert refusal(tmp_path).startswith(f"No file annotations.dat in {tmp_path} or up to 2 levels")
+    write_download(tmp_path, LINES, images_in="1/2/3", empty_images=True)
+    (tmp_path / "one").rename(tmp_path / ".hidden")
     assert refusal(tmp_path).startswith(f"No set of class folders with TIFFs in {tmp_path} or")
 
 
@@ -225,7 +223,7 @@ def test_a_link_that_leads_nowhere_is_a_missing_image(download):
     assert ids(read(download, allow_missing=True)) == IDS[1:]
 
 
-def test_hidden_files_and_folders_and_other_files_are_passed_by(download):
+def test_hidden_files_and_folders_and_other_files_are_ignored(download):
     for name in ("._NGS_0001.tiff", ".DS_Store", "Thumbs.db", "readme.txt"):
         (download / "NGS" / name).touch()
     (download / ".hidden").mkdir()
@@ -331,46 +329,48 @@ def test_lists_of_all_images_fit_a_part_of_the_download(with_lists):
     }
 
 
-def test_all_five_lists_must_be_there(with_lists):
+def test_all_five_lists_must_exist(with_lists):
     (with_lists / "folds" / "fold4.txt").unlink()
     message = refusal(with_lists)
-    assert "- 1 x missing fold list: provide all five, or none" in message
+    assert "1 problem.\n- 1 x missing fold list: provide all five, or none\n" in message
     assert message.endswith("folds/fold4.txt")
 
 
-def test_an_image_in_no_list_is_refused(with_lists):
-    write_fold_lists(with_lists / "folds", {2: NAMES_BY_FOLD[2][1:]})
-    message = refusal(with_lists)
-    assert "- 1 x image missing in the fold lists" in message
-    assert message.endswith(f"/{NAMES_BY_FOLD[2][0]}")
+FIRST = NAMES_BY_FOLD[1][0]
 
 
-@pytest.mark.parametrize("again_in", [1, 3])
-def test_an_image_named_twice_is_refused_with_its_lists(with_lists, again_in):
-    name = NAMES_BY_FOLD[1][0]
-    write_fold_lists(with_lists / "folds", {again_in: [*NAMES_BY_FOLD[again_in], name]})
-    message = refusal(with_lists)
-    assert "- 1 x image listed more than once in the fold lists" in message
-    assert message.endswith(f"/{name}, fold1.txt, fold{again_in}.txt")
-
-
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (
+            {1: NAMES_BY_FOLD[1][1:]},
+            f"image missing in the fold lists\n    {FIRST[:3]}/{FIRST}",
+        ),
+        (
+            {1: [*NAMES_BY_FOLD[1], FIRST]},
+            "image listed more than once in the fold lists\n"
+            f"    {FIRST[:3]}/{FIRST}, fold1.txt, fold1.txt",
+        ),
+        (
+            {3: [*NAMES_BY_FOLD[3], FIRST]},
+            "image listed more than once in the fold lists\n"
+            f"    {FIRST[:3]}/{FIRST}, fold1.txt, fold3.txt",
+        ),
+        (
+            {5: [*NAMES_BY_FOLD[5], "NGS_9999.tiff"]},
+            "unknown image in a fold list: not in annotations.dat\n    NGS_9999",
+        ),
+    ],
+    ids=["missing", "twice in a list", "in two lists", "unknown"],
+)
 @pytest.mark.parametrize("allow_missing", [False, True])
-def test_an_unknown_name_in_a_list_is_refused(with_lists, allow_missing):
-    write_fold_lists(with_lists / "folds", {5: [*NAMES_BY_FOLD[5], "NGS_9999.tiff"]})
+def test_each_image_must_be_in_one_list(with_lists, changed, problem, allow_missing):
+    write_fold_lists(with_lists / "folds", changed)
     message = refusal(with_lists, allow_missing=allow_missing)
-    assert "- 1 x unknown image in a fold list: not in annotations.dat" in message
-    assert message.endswith("\n    NGS_9999")
+    assert message.endswith(f"1 problem.\n- 1 x {problem}")
 
 
-# Assigned folds
-
-labels_by_id = st.dictionaries(st.text(max_size=8), st.sampled_from(CODES), max_size=120)
-
-
-def spread(folds: list[int]) -> int:
-    """Difference between the largest and the smallest fold."""
-    sizes = Counter(folds)
-    return max(sizes[k] for k in FOLDS) - min(sizes[k] for k in FOLDS)
+# Assigned folds; see also test_folds.py
 
 
 def test_without_lists_the_builder_assigns_the_folds(download):
@@ -379,41 +379,7 @@ def test_without_lists_the_builder_assigns_the_folds(download):
     assert folds(read_back) == assign_folds({i: i[:3] for i in IDS})
 
 
-@given(labels_by_id)
-def test_every_image_gets_one_of_the_five_folds(label_by_id):
-    folds = assign_folds(label_by_id)
-    assert folds.keys() == label_by_id.keys()
-    assert set(folds.values()) <= set(FOLDS)
-
-
-@given(labels_by_id)
-def test_fold_sizes_differ_by_at_most_one_in_each_class_and_overall(label_by_id):
-    folds = assign_folds(label_by_id)
-    assert spread(list(folds.values())) <= 1
-    for code in set(label_by_id.values()):
-        assert spread([folds[i] for i in folds if label_by_id[i] == code]) <= 1
-
-
-@given(labels_by_id.flatmap(lambda d: st.tuples(st.just(d), st.permutations(list(d.items())))))
-def test_the_order_of_the_images_changes_nothing(original_and_shuffled):
-    original, shuffled = original_and_shuffled
-    assert assign_folds(dict(shuffled)) == assign_folds(original)
-
-
 def test_the_order_of_the_lines_changes_nothing(download):
     before = folds(read(download))
     (download / "annotations.dat").write_text("".join(f"{line}\n" for line in reversed(LINES)))
     assert folds(read(download)) == before
-
-
-def test_the_assignment_is_pinned():
-    """Whoever changes it changes every cross-validation made with it: raise VERSION as well."""
-    pinned = {
-        1: ["BAS/BAS_0004.tiff", "BAS/BAS_0005.tiff", "NGS/NGS_0002.tiff"],
-        2: ["BAS/BAS_0006.tiff", "BAS/BAS_0007.tiff", "NGS/NGS_0004.tiff"],
-        3: ["BAS/BAS_0001.tiff", "EBO/EBO_0002.tiff", "NGS/NGS_0003.tiff"],
-        4: ["BAS/BAS_0003.tiff", "EBO/EBO_0001.tiff", "NGS/NGS_0001.tiff"],
-        5: ["BAS/BAS_0002.tiff", "EBO/EBO_0003.tiff"],
-    }
-    label_by_id = {i: i[:3] for i in chain.from_iterable(pinned.values())}
-    assert assign_folds(label_by_id) == {i: k for k, ids in pinned.items() for i in ids}

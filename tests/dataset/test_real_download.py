@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from dataset_builds import build, read_back
+from dataset_builds import build, decode_labels, read_back
 from PIL import Image
 
 from tfds_aml.aml_cytomorphology_lmu.download import read_annotations
-from tfds_aml.cells import Annotation
 from tfds_aml.folds import FOLDS
 from tfds_aml.problems import BadDownloadError, Problems
 
@@ -24,6 +23,7 @@ PAPER = {
     "EOS": (424, 46), "BAS": (79, 5), "MYO": (3268, 657), "PMO": (70, 12), "PMB": (18, 5),
     "MYB": (42, 7), "MMZ": (15, 4), "MOB": (26, 5), "EBO": (78, 15), "KSC": (15, 4),
 }  # fmt: skip
+AVAILABLE = "aml_cytomorphology_lmu/available"
 PUBLISHED_FOLD_SIZES = {1: 3773, 2: 3630, 3: 3676, 4: 3714, 5: 3572}
 
 
@@ -49,7 +49,7 @@ def download(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def builder(download: Path, tmp_path_factory: pytest.TempPathFactory) -> tfds.core.DatasetBuilder:
-    return build(download, tmp_path_factory.mktemp("built from real"), "available")
+    return build(download, tmp_path_factory.mktemp("built from real"), AVAILABLE)
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +57,13 @@ def examples(builder: tfds.core.DatasetBuilder) -> dict[str, dict]:
     return read_back(builder)
 
 
-@pytest.fixture(scope="module")
-def lines(download: Path) -> dict[str, list[str]]:
-    """Label and re-annotations by path, split here and not by the project."""
-    text = (download / "annotations.dat").read_text()
-    return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
-
-
-@pytest.fixture(scope="module")
-def annotations(download: Path) -> list[Annotation]:
+def test_the_real_annotation_file_has_the_counts_of_the_paper(download):
     problems = Problems(download)
-    found, _ = read_annotations(download / "annotations.dat", problems)
+    annotations, _ = read_annotations(download / "annotations.dat", problems)
     problems.raise_if_any()
-    return found
-
-
-def test_the_real_annotation_file_parses_whole(annotations):
     assert len(annotations) == 18_365
-
-
-def test_the_real_class_counts_are_those_of_the_paper(annotations):
     counts = Counter(a.label for a in annotations)
     assert counts == {code: images for code, (images, _) in PAPER.items()}
-
-
-def test_the_real_reannotations_are_those_of_the_paper(annotations):
     reannotated = [a for a in annotations if a.reannotation_1 != "none"]
     assert len(reannotated) == 1905
     assert Counter(a.label for a in reannotated) == {code: n for code, (_, n) in PAPER.items()}
@@ -96,23 +78,17 @@ def test_every_original_reads_back_pixel_for_pixel(originals, examples):
         with Image.open(file) as image:
             expected = np.asarray(image.convert("RGB"))
         np.testing.assert_array_equal(examples[path]["image"], expected, err_msg=path)
-
-
-def test_the_original_of_many_strips_is_among_them(originals, examples):
     with Image.open(originals["EBO/EBO_0011.tiff"]) as image:
-        assert len(image.tile) == 7
-        expected = np.asarray(image)[..., :3]
-    np.testing.assert_array_equal(examples["EBO/EBO_0011.tiff"]["image"], expected)
+        assert len(image.tile) == 7  # among them, the original of many strips
 
 
-def test_labels_and_reannotations_of_the_originals_are_right(builder, examples, lines):
-    def codes(example: dict) -> list[str]:
-        names = ("label", "reannotation_1", "reannotation_2")
-        return [builder.info.features[n].int2str(example[n]) for n in names]
-
-    found = {path: codes(example) for path, example in examples.items()}
+def test_labels_and_reannotations_of_the_originals_are_right(builder, examples, download):
+    found = {path: decode_labels(example, builder.info) for path, example in examples.items()}
+    lines = [line.split() for line in (download / "annotations.dat").read_text().splitlines()]
     assert found == {
-        path: ["none" if code == "nan" else code for code in lines[path]] for path in examples
+        path: ["none" if code == "nan" else code for code in codes]
+        for path, *codes in lines
+        if path in examples
     }
     assert sum(reannotations != ["none", "none"] for _, *reannotations in found.values()) == 29
 
@@ -128,7 +104,7 @@ def test_every_original_is_in_the_fold_that_its_published_list_says(builder, exa
 
 def test_the_build_says_that_18204_images_are_missing(download, tmp_path, caplog):
     with pytest.raises(BadDownloadError, match=r"18,204 problems\.\n- 18,204 x missing image:"):
-        build(download, tmp_path, "complete")
+        build(download, tmp_path)
     with caplog.at_level(logging.WARNING, logger="absl"):
-        build(download, tmp_path, "available")
+        build(download, tmp_path, AVAILABLE)
     assert "18,204 listed images are missing: building the 161 that exist." in caplog.messages

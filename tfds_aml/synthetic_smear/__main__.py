@@ -10,8 +10,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tfds_aml.synthetic_smear",
         description="Draw a synthetic blood smear with 15 classes of leukocytes, in the layout of "
-        "the AML-Cytomorphology_LMU download. The images are synthetic: they show no patient's cells, "
-        "and results on them say nothing about real cells.",
+        "the AML-Cytomorphology_LMU download. The images are synthetic: they show no "
+        "patient's cells, and results on them say nothing about real cells.",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="new or empty folder to write"
