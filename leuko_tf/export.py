@@ -144,8 +144,7 @@ def prune(base: Path, keep: int, published: Path) -> list[int]:
     Each is renamed first, so that no server finds a part of it.
 
     Args:
-      base: The model's base folder.
-      keep: Number of versions to keep, 1 or more.
+      keep: 1 or more.
       published: Folder of a version to keep in any case.
 
     Returns:

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from leuko_tf.network.layers import CellScaling
 from leuko_tf.savedmodel.decoding import MAX_JPEG_SCANS, MAX_PIXELS, decode
 
 SIZE = 48
@@ -20,7 +21,7 @@ FILES = tf.TensorSpec((None,), tf.string)
 
 @pytest.fixture(scope="module")
 def decoded():
-    """Of a network that looks at as many pixels as it takes: such images stay as they are."""
+    """For a network whose field is its input, so that images of this size stay as they are."""
     return tf.function(lambda files: decode(files, SIZE, SIZE), input_signature=[FILES])
 
 
@@ -29,7 +30,7 @@ def smooth(height: int = SIZE, width: int = SIZE) -> np.ndarray:
     return cv2.resize(grains, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def written(image: Image.Image, form: str, **settings) -> bytes:
+def encode(image: Image.Image, form: str, **settings) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **settings)
     return file.getvalue()
@@ -40,7 +41,7 @@ RGBA = Image.fromarray(np.dstack([smooth(), smooth()[:, ::-1, 0]]))
 PALETTE = RGB.quantize(100)
 TURNED = Image.Exif()
 TURNED[274] = 6
-PNG, JPEG = written(RGB, "PNG"), written(RGB, "JPEG", quality=90)
+PNG, JPEG = encode(RGB, "PNG"), encode(RGB, "JPEG", quality=90)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -49,7 +50,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def blank_png(width: int, height: int) -> bytes:
-    """A true PNG of one bit a pixel."""
+    """A valid PNG of one bit a pixel."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -61,24 +62,25 @@ def blank_png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "file",
     [
-        pytest.param(PNG, id="PNG"),
-        pytest.param(written(RGBA, "PNG"), id="alpha is dropped"),
-        pytest.param(written(RGB.convert("L"), "PNG"), id="grey"),
-        pytest.param(written(RGBA.convert("LA"), "PNG"), id="grey with alpha"),
-        pytest.param(written(RGB.convert("1"), "PNG"), id="one bit"),
-        pytest.param(written(PALETTE, "PNG"), id="palette"),
-        pytest.param(written(PALETTE, "PNG", transparency=3), id="palette, one clear"),
-        pytest.param(written(RGB, "PNG", transparency=(1, 2, 3)), id="one colour clear"),
-        pytest.param(
-            cv2.imencode(".png", smooth().astype(np.uint16) * 256 + 77)[1].tobytes(), id="16 bits"
-        ),
-        pytest.param(PNG[:33] + chunk(b"gAMA", struct.pack(">I", 10**5)) + PNG[33:], id="gamma"),
-        pytest.param(JPEG, id="JPEG"),
-        pytest.param(written(RGB, "JPEG", subsampling=0), id="JPEG 4:4:4"),
-        pytest.param(written(RGB, "JPEG", progressive=True), id="JPEG progressive"),
-        pytest.param(written(RGB.convert("L"), "JPEG"), id="JPEG grey"),
-        pytest.param(written(RGB.convert("CMYK"), "JPEG"), id="JPEG CMYK"),
-        pytest.param(written(RGB, "JPEG", exif=TURNED), id="JPEG orientation is ignored"),
+        pytest.param(file, id=name)
+        for name, file in {
+            "PNG": PNG,
+            "alpha is dropped": encode(RGBA, "PNG"),
+            "grey": encode(RGB.convert("L"), "PNG"),
+            "grey with alpha": encode(RGBA.convert("LA"), "PNG"),
+            "one bit": encode(RGB.convert("1"), "PNG"),
+            "palette": encode(PALETTE, "PNG"),
+            "palette, one clear": encode(PALETTE, "PNG", transparency=3),
+            "one colour clear": encode(RGB, "PNG", transparency=(1, 2, 3)),
+            "16 bits": cv2.imencode(".png", smooth().astype(np.uint16) * 256 + 77)[1].tobytes(),
+            "gamma": PNG[:33] + chunk(b"gAMA", struct.pack(">I", 10**5)) + PNG[33:],
+            "JPEG": JPEG,
+            "JPEG 4:4:4": encode(RGB, "JPEG", subsampling=0),
+            "JPEG progressive": encode(RGB, "JPEG", progressive=True),
+            "JPEG grey": encode(RGB.convert("L"), "JPEG"),
+            "JPEG CMYK": encode(RGB.convert("CMYK"), "JPEG"),
+            "JPEG orientation is ignored": encode(RGB, "JPEG", exif=TURNED),
+        }.items()
     ],
 )
 def test_pixels_are_those_of_pillow(decoded, file: bytes) -> None:
@@ -90,60 +92,48 @@ def test_pixels_are_those_of_pillow(decoded, file: bytes) -> None:
 
 def test_grey_of_16_bits_is_cut_to_its_higher_byte(decoded) -> None:
     grey = smooth()[..., 0]
-    file = written(Image.fromarray(grey.astype(np.uint16) * 256 + 200), "PNG")
+    file = encode(Image.fromarray(grey.astype(np.uint16) * 256 + 200), "PNG")
     np.testing.assert_array_equal(decoded([file])[0][0, ..., 0], grey)
 
 
 @pytest.mark.parametrize("field", [SIZE, 50, 400])
 def test_files_of_other_sizes_are_seen_as_the_network_would(field: int) -> None:
-    from leuko_tf.network.layers import CellScaling
-
     decoded = tf.function(lambda files: decode(files, field, SIZE), input_signature=[FILES])
     sizes = [(SIZE, SIZE), (90, 31), (1, 1), (7, 400)]
     pictures = [smooth(*size) for size in sizes]
-    images, valid, _ = decoded([written(Image.fromarray(p), "PNG") for p in pictures])
+    images, valid, _ = decoded([encode(Image.fromarray(p), "PNG") for p in pictures])
     assert valid.numpy().all()
     for image, picture in zip(images, pictures, strict=True):
         expected = 255 * CellScaling(SIZE, field)(picture[np.newaxis])[0]
         np.testing.assert_allclose(image, expected, atol=1e-3)
 
 
-BAD = {
-    "empty": (b"", "not a PNG or JPEG image"),
-    "text": (b"a cell", "not a PNG or JPEG image"),
-    "GIF": (written(RGB, "GIF"), "not a PNG or JPEG image"),
-    "BMP": (written(RGB, "BMP"), "not a PNG or JPEG image"),
-    "WebP": (written(RGB, "WEBP"), "not a PNG or JPEG image"),
-    "TIFF": (written(RGB, "TIFF"), "not a PNG or JPEG image"),
-    "PNG's signature": (PNG[:8], "damaged PNG"),
-    "PNG's header": (PNG[:33], "damaged PNG"),
-    "half a PNG": (PNG[: len(PNG) // 2], "damaged PNG"),
-    "PNG without its end": (PNG[:-12], "damaged PNG"),
-    "PNG with a wrong checksum": (PNG[:-14] + b"ab" + PNG[-12:], "damaged PNG"),
-    "PNG with another chunk first": (PNG[:8] + chunk(b"tEXt", b"a\0b") + PNG[8:], "damaged PNG"),
-    "PNG of no width": (PNG[:16] + b"\0\0\0\0" + PNG[20:], "damaged PNG"),
-    "JPEG's start": (JPEG[:3], "damaged JPEG"),
-    "half a JPEG": (JPEG[: len(JPEG) // 2], "damaged JPEG"),
-    "JPEG without its end": (JPEG[:-2], "damaged JPEG"),
-    "large": (
-        blank_png(2049, 2048),
-        f"2049x2048 pixels are more than the limit of {MAX_PIXELS}",
-    ),
-    "huge by its header": (
-        PNG[:16] + b"\xff\xff\xff\xff" * 2 + PNG[24:],
-        f"4294967295x4294967295 pixels are more than the limit of {MAX_PIXELS}",
-    ),
-    "large JPEG": (
-        written(Image.new("L", (300, 14000)), "JPEG", quality=5),
-        f"300x14000 pixels are more than the limit of {MAX_PIXELS}",
-    ),
-}
+OTHER, BAD_PNG, BAD_JPEG = "not a PNG or JPEG image", "damaged PNG", "damaged JPEG"
+LIMIT = f"pixels are more than the limit of {MAX_PIXELS}"
+BAD = [
+    (b"", OTHER),
+    (b"a cell", OTHER),
+    *((encode(RGB, form), OTHER) for form in ("GIF", "BMP", "WEBP", "TIFF")),
+    (PNG[:8], BAD_PNG),  # the signature alone
+    (PNG[:33], BAD_PNG),  # and the header
+    (PNG[: len(PNG) // 2], BAD_PNG),
+    (PNG[:-12], BAD_PNG),  # without its end
+    (PNG[:-14] + b"ab" + PNG[-12:], BAD_PNG),  # a wrong checksum
+    (PNG[:8] + chunk(b"tEXt", b"a\0b") + PNG[8:], BAD_PNG),  # another chunk first
+    (PNG[:16] + b"\0\0\0\0" + PNG[20:], BAD_PNG),  # no width
+    (JPEG[:3], BAD_JPEG),
+    (JPEG[: len(JPEG) // 2], BAD_JPEG),
+    (JPEG[:-2], BAD_JPEG),  # without its end
+    (blank_png(2049, 2048), f"2049x2048 {LIMIT}"),
+    (PNG[:16] + b"\xff\xff\xff\xff" * 2 + PNG[24:], f"4294967295x4294967295 {LIMIT}"),
+    (encode(Image.new("L", (300, 14000)), "JPEG", quality=5), f"300x14000 {LIMIT}"),
+]
 
 
 def test_bad_files_are_told_and_do_not_disturb_the_good_ones(decoded) -> None:
-    files = [PNG, *(file for file, _ in BAD.values()), JPEG]
+    files = [PNG, *(file for file, _ in BAD), JPEG]
     images, valid, problems = decoded(files)
-    expected = ["", *(problem for _, problem in BAD.values()), ""]
+    expected = ["", *(problem for _, problem in BAD), ""]
     assert [p.decode() for p in problems.numpy()] == expected
     assert valid.numpy().tolist() == [p == "" for p in expected]
     assert not images[1:-1].numpy().any()
@@ -158,7 +148,7 @@ def test_image_at_the_limit_is_taken(decoded) -> None:
 
 def test_jpeg_of_many_scans_is_refused(decoded) -> None:
     """16 bytes a scan, each of which costs a pass over all pixels."""
-    file = written(RGB, "JPEG", progressive=True, quality=10)
+    file = encode(RGB, "JPEG", progressive=True, quality=10)
     scan = file[file.rindex(b"\xff\xda") : -2]
     _, _, (few, many) = decoded([file[:-2] + n * scan + b"\xff\xd9" for n in (5, 1000)])
     assert few == b""

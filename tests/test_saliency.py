@@ -1,15 +1,27 @@
-import subprocess
-import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from running import check_refusal, run_module
 
+from leuko_tf.classes import CODES
+from leuko_tf.cli import UserError
+from leuko_tf.config import ModelConfig
 from leuko_tf.explanation.explainer import explain
 from leuko_tf.explanation.methods import METHODS, Explanation
+from leuko_tf.network.layers import CellScaling
 from leuko_tf.network.loading import load_model
-from leuko_tf.network.resnext import OUTPUT_NAME, SCALING
+from leuko_tf.network.resnext import (
+    LAST_FEATURE_MAP,
+    OUTPUT_NAME,
+    SCALING,
+    build_resnext,
+    from_config,
+)
+from leuko_tf.network.view import crop_center
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +50,6 @@ def test_maps_have_the_images_size_and_run_from_0_to_1(
 def test_answer_is_the_models(
     explanations: list[Explanation], images: np.ndarray, workdir: Path
 ) -> None:
-    from leuko_tf.classes import CODES
-
     expected = load_model(workdir / "best.keras").predict(images, verbose=0)
     assert [e.code for e in explanations] == [CODES[i] for i in expected.argmax(axis=1)]
     np.testing.assert_allclose(
@@ -50,9 +60,6 @@ def test_answer_is_the_models(
 def test_plain_gradient_equals_one_taken_by_hand(
     explanations: list[Explanation], images: np.ndarray, workdir: Path
 ) -> None:
-    import keras
-    import tensorflow as tf
-
     model = load_model(workdir / "best.keras")
     dense = model.get_layer(OUTPUT_NAME)
     features = keras.Model(model.get_layer(SCALING).output, dense.input)
@@ -73,11 +80,6 @@ def test_plain_gradient_equals_one_taken_by_hand(
 
 def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> None:
     """A network whose feature map is the image itself, a mean for each 8 x 8 pixels."""
-    import keras
-
-    from leuko_tf.network.layers import CellScaling
-    from leuko_tf.network.resnext import LAST_FEATURE_MAP
-
     pictures = keras.Input((None, None, 3))
     x = keras.layers.AveragePooling2D(8)(CellScaling(64, 64, name=SCALING)(pictures))
     x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
@@ -98,9 +100,6 @@ def test_grad_cam_lies_over_the_cells_of_the_feature_map_that_it_weighs() -> Non
 @pytest.mark.parametrize(("height", "width"), [(90, 71), (33, 60), (40, 41)])
 def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
     """At the 50 pixels in the middle, or at all of a smaller image."""
-    from leuko_tf.network.resnext import build_resnext
-    from leuko_tf.network.view import crop_center
-
     model = build_resnext(32, 50, 15, [1], 8, 8, 2)
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     (explanation,) = explain(model, image, METHODS[:1])
@@ -117,15 +116,33 @@ def test_maps_lie_where_the_network_looks(height: int, width: int) -> None:
         assert saliency.sum() == pytest.approx(shown.sum())
 
 
+def test_images_of_any_sizes_are_explained_in_their_order() -> None:
+    model = build_resnext(32, 32, 15, [1], 8, 8, 2)
+    rng = np.random.default_rng(0)
+    sizes = [(40, 40), (33, 60), *[(40, 40)] * 5, (33, 60)]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for image, found in zip(images, explain(model, images, METHODS[:1]), strict=True):
+        (alone,) = explain(model, image, METHODS[:1])
+        np.testing.assert_array_equal(found.image, image)
+        assert found.code == alone.code
+        np.testing.assert_allclose(found.maps["gradient"], alone.maps["gradient"], atol=1e-5)
+    assert explain(model, []) == []
+    for wrong in (images[0][..., 0], images[0] / 255, [np.zeros((4, 4, 4), np.uint8)]):
+        with pytest.raises(UserError, match=r"must be a uint8 array \[height, width, 3\]"):
+            explain(model, wrong)
+    with pytest.raises(UserError, match="Unknown method 'LIME'"):
+        explain(model, images, ("LIME",))
+
+
 def test_command_draws_a_figure_an_image_and_says_that_cells_are_synthetic(
     smear: Path, workdir: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "small.png"
     Image.open(smear / "EBO" / "EBO_0001.tiff").convert("RGB").resize((90, 70)).save(small)
-    out = tmp_path / "figures"
-    words = ["-m", "leuko_tf.saliency", "--model", workdir / "best.keras", "--out", out]
-    files = [smear / "BAS" / "BAS_0001.tiff", small]
-    subprocess.run([sys.executable, *words, *files], check=True, capture_output=True)
+    out, files = tmp_path / "figures", (smear / "BAS" / "BAS_0001.tiff", small)
+    words = ("--model", workdir / "best.keras", "--out", out, *files)
+    done = run_module("leuko_tf.saliency", *words)
+    assert done.returncode == 0, done.stderr
     assert sorted(f.name for f in out.iterdir()) == ["BAS_0001.png", "small.png"]
     for figure in out.iterdir():
         with Image.open(figure) as picture:
@@ -137,27 +154,17 @@ def test_unreadable_image_ends_in_one_message(smear: Path, workdir: Path, tmp_pa
     no_image, truncated = tmp_path / "cell.png", tmp_path / "cell.tiff"
     no_image.write_bytes(b"no image")
     truncated.write_bytes((smear / "EBO" / "EBO_0001.tiff").read_bytes()[:100_000])
-    words = ["-m", "leuko_tf.saliency", "--model", workdir / "best.keras", "--out", tmp_path / "o"]
+    words = ("--model", workdir / "best.keras", "--out", tmp_path / "out")
     for bad in (no_image, truncated, tmp_path):
-        done = subprocess.run(
-            [sys.executable, *words, bad], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"error: {bad} is not an image")
-        assert "Traceback" not in done.stderr
-        assert not (tmp_path / "o").exists()
+        done = run_module("leuko_tf.saliency", *words, bad)
+        check_refusal(done, f"error: {bad} is not an image")
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_networks_and_mixed_precision_are_refused(tmp_path: Path) -> None:
-    import keras
-
-    from leuko_tf.cli import UserError
-    from leuko_tf.config import ModelConfig
-    from leuko_tf.network.resnext import from_config
-
     other = tmp_path / "other.keras"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(15)]).save(other)
-    with pytest.raises(UserError, match="no network of this project"):
+    with pytest.raises(UserError, match="is not a network of this project"):
         load_model(other)
     mixed = tmp_path / "mixed.keras"
     small = ModelConfig(input_size=32, blocks=[1], stem_width=8, width=8, cardinality=2)

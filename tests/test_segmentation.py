@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from leuko_tf.classes import CODES
-from leuko_tf.focus.segmentation import BACKGROUND, CYTOPLASM, NUCLEUS, plasma_colour, segment
+from leuko_tf.focus.segmentation import estimate_plasma_colour, segment
 from tfds_aml.images import read_tiff
-from tfds_aml.synthetic_smear.drawing import draw_cell
+from tfds_aml.synthetic_smear.drawing import BACKGROUND, CYTOPLASM, NUCLEUS, draw_cell
 
 # Lower bars: an eosinophil's granules can have the red cells' colour, a smudge cell has no edge,
 # and a basophil's granules hide its nucleus.
@@ -50,7 +50,7 @@ def test_a_neighbour_that_does_not_touch_is_background() -> None:
 
 def test_images_without_a_leukocyte_in_the_middle_have_no_mask() -> None:
     image, exact = draw_cell("NGS", np.random.default_rng(1))
-    plasma = plasma_colour(image)
+    plasma = estimate_plasma_colour(image)
     assert segment(np.full_like(image, 255)) is None
     assert segment(np.zeros_like(image)) is None
     only_red_cells = np.where((exact == BACKGROUND)[..., None], image, plasma.astype(np.uint8))
@@ -62,7 +62,7 @@ def test_images_without_a_leukocyte_in_the_middle_have_no_mask() -> None:
 def test_plasma_is_the_colour_between_the_cells() -> None:
     image = np.full((20, 20, 3), (240, 235, 230), np.uint8)
     image[:12] = (90, 40, 120)
-    np.testing.assert_array_equal(plasma_colour(image), (240, 235, 230))
+    np.testing.assert_array_equal(estimate_plasma_colour(image), (240, 235, 230))
 
 
 def test_real_cells_of_munich_are_found_and_sized_as_they_are(shared: Path) -> None:

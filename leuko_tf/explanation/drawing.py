@@ -32,7 +32,7 @@ def draw_mistakes(
       explainer: Of the model that gave the predictions.
       table: Of predictions.
       images: Id to uint8 array [height, width, 3].
-      folder: Created if there is a mistake.
+      folder: Created if there is anything to draw.
     """
     _draw_pictures(explainer, find_mistakes(table), images, folder, (GRADIENT,), _compose_mistake)
 

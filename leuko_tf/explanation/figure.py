@@ -11,13 +11,7 @@ from leuko_tf.explanation.overlay import colour_map, overlay
 
 
 def draw_figure(explanation: Explanation, title: str, path: Path) -> None:
-    """Writes a PNG file with a row for each method: image, map and overlay.
-
-    Args:
-      explanation: What to show.
-      title: First line of the heading.
-      path: File to write.
-    """
+    """Writes a PNG file with a row for each method: image, map and overlay."""
     from matplotlib.figure import Figure
 
     rows = len(explanation.maps)

@@ -15,16 +15,10 @@ PANELS = ("cell", GRADIENT, "overlay", GRAD_CAM)  # of a picture
 
 
 def rank_cells(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ranks the images of each class, the most typical first.
+    """Ranks the rows of each class in checked predictions, the most typical first.
 
-    Typical images are right answers of middling probability. A class without a right answer is
-    represented by its wrong ones.
-
-    Args:
-      table: Checked predictions.
-
-    Returns:
-      Code to rows, in lineage order; without classes that have no images.
+    Typical are right answers of middling probability; of a class without a right answer, wrong
+    ones. Classes are in lineage order; those without images are left out.
     """
     scores = get_probabilities(table)
     right = scores.argmax(axis=1) == table["label"].map(INDEX).to_numpy()
@@ -53,14 +47,8 @@ def read_gallery(table: pd.DataFrame, folder: Path) -> dict[str, list[Answer]]:
     """The most typical answers of each class that have a picture.
 
     The folder may hold the galleries of several folds, so that the most typical cells of the whole
-    table need not be among its pictures.
-
-    Args:
-      table: Checked predictions.
-      folder: Where the gallery was drawn; it need not exist.
-
-    Returns:
-      Code to up to `CELLS` answers, in lineage order; without classes that have no images.
+    table need not be among its pictures. Classes are those of `rank_cells`, each with up to `CELLS`
+    answers.
     """
     names = {file.name for file in folder.glob("*.png")}
     found = {}

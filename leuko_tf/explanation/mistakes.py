@@ -12,12 +12,7 @@ SHOWN = 12
 
 
 def find_mistakes(table: pd.DataFrame, number: int = SHOWN) -> pd.DataFrame:
-    """The rows of the wrong answers with the highest probability, in falling order.
-
-    Args:
-      table: Checked predictions.
-      number: Of rows, at most.
-    """
+    """Finds the wrong answers with the highest probability in checked predictions."""
     scores = get_probabilities(table)
     wrong = scores.argmax(axis=1) != table["label"].map(INDEX).to_numpy()
     by_confidence = table.assign(_confidence=scores.max(axis=1))[wrong].sort_values(

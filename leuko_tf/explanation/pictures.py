@@ -44,12 +44,7 @@ class Answer:
 
 
 def read_answers(rows: pd.DataFrame, folder: Path) -> list[Answer]:
-    """The answers in rows of checked predictions, with their pictures.
-
-    Args:
-      rows: Of checked predictions.
-      folder: Where the pictures were drawn; it need not exist.
-    """
+    """The answers in rows of checked predictions, with pictures if the folder has them."""
     answers = []
     for image_id, label, scores in zip(
         rows["id"], rows["label"], get_probabilities(rows), strict=True

@@ -40,7 +40,6 @@ def choose_images(labels: Mapping[str, str], number: int, seed: int = 0) -> list
     Args:
       labels: Id to code.
       number: Of images, at most.
-      seed: Of the random choice.
 
     Returns:
       Ids that alternate between the classes, so that the first few are even by class as well.
@@ -77,8 +76,7 @@ def read_cells(
       builder: A built data set.
       folds: Where the images are.
       ids: Of the images.
-      field: Side of the square that the network looks at, see
-        `leuko_tf.network.view.to_network_input`.
+      field: Side in pixels of the square that the network looks at.
       factor: Of `leuko_tf.data.images.resample_image`.
       masks: Folder with exact masks, named after the ids; None to segment the images. Segmentation
         gets at least `FIELD` pixels, so that it sees the whole cell.

@@ -36,11 +36,7 @@ _REGIONS = REGIONS[::-1]  # nucleus first
 def draw_masks(cells: Sequence[MaskedCell], synthetic: bool, file: Path) -> None:
     """Draws the first cells, sorted by class, with the outlines of their masks.
 
-    Args:
-      cells: In the order of `leuko_tf.focus.cells.choose_images`, so that the first ones are even
-        by class.
-      synthetic: Whether they are drawn.
-      file: PNG to write.
+    In the order of `leuko_tf.focus.cells.choose_images` the first ones are even by class.
     """
     shown = sorted(cells[:SHOWN], key=lambda cell: (LINEAGE_ORDER.index(cell.label), cell.id))
     rows = -(-len(shown) // COLUMNS)
@@ -68,12 +64,7 @@ def _outline(cell: MaskedCell) -> Image.Image:
 
 
 def write_page(result: Mapping[str, Any], file: Path) -> None:
-    """Writes an HTML file that needs no other. The picture of the masks must lie beside it.
-
-    Args:
-      result: Of `leuko_tf.focus.score`.
-      file: To write.
-    """
+    """Writes an HTML file that needs no other. The picture of the masks must lie beside it."""
     source = result["source"]
     codes = [c for c in LINEAGE_ORDER if any(c in groups for groups in result["shares"].values())]
     template = make_environment(autoescape=True).get_template("focus.html.j2")

@@ -45,14 +45,11 @@ class Similarities:
 
 
 def measure_similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Computes rank correlation and SSIM of two maps; NaN where one of them is constant.
-
-    Args:
-      one: float array [height, width], at least 7 pixels on a side.
-      other: Likewise.
+    """Compares two maps, float arrays [height, width] of at least 7 pixels on a side.
 
     Returns:
-      (Spearman's correlation without its sign, 0 to 1; SSIM of the maps scaled to 0 to 1, -1 to 1).
+      Spearman's correlation without its sign, 0 to 1, and the SSIM of the maps scaled to 0 to 1,
+      -1 to 1; NaN where a map is constant.
     """
     if not (np.ptp(one) > 0 and np.ptp(other) > 0):
         return float("nan"), float("nan")
@@ -62,12 +59,7 @@ def measure_similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float
 
 
 def compare_maps(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> Similarities:
-    """Compares a method's maps of the trained network with those of a fresh one.
-
-    Args:
-      trained: Maps of several images, float arrays [height, width].
-      fresh: Of the same images, with fresh weights.
-    """
+    """Compares a method's maps of the trained network with a fresh one's of the same images."""
     same, unrelated = (
         np.array([measure_similarity(*pair) for pair in zip(trained, others, strict=True)])
         for others in (fresh, [*fresh[1:], fresh[0]])

@@ -71,7 +71,7 @@ def score(
       model_file: A `.keras` file.
       dataset: TFDS name with configuration.
       data_dir: Where it was built; None is TFDS' own default.
-      folds: Folds to take cells from, 1 to 5.
+      folds: 1 to 5.
       out: Folder to write to.
       masks: Folder with exact masks, `<CODE>/<CODE>_0001.png`; None to segment the images.
       number: Of images, 2 or more.

@@ -78,14 +78,7 @@ def segment(image: np.ndarray) -> np.ndarray | None:
 
 
 def estimate_plasma_colour(image: np.ndarray) -> np.ndarray:
-    """Estimates the colour between the cells: the median of the brightest fifth of the pixels.
-
-    Args:
-      image: uint8 or float array [height, width, 3].
-
-    Returns:
-      float array [3], 0 to 255.
-    """
+    """Estimates the colour between the cells, float [3]: the median of the brightest fifth."""
     light = image.sum(axis=-1, dtype=np.float64)
     return np.median(image[light >= np.quantile(light, 0.8)], axis=0)
 

@@ -39,10 +39,7 @@ def compute_shares(saliency: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def summarize_shares(rows: pd.DataFrame) -> dict[str, Any]:
-    """Averages one method's shares over groups of images, with intervals.
-
-    Args:
-      rows: Of the table of images and methods.
+    """Averages one method's rows of the table over groups of images, with intervals.
 
     Returns:
       Figures of `all` images, of `right` and `wrong` answers, and of each label by its code. Each
@@ -88,14 +85,7 @@ def _derive_figures(means: np.ndarray) -> np.ndarray:
 
 
 def compute_mean_intervals(values: np.ndarray) -> np.ndarray:
-    """Computes 95 % intervals of means over images.
-
-    Args:
-      values: float array [images, columns].
-
-    Returns:
-      float array [columns, 2]; NaN for a single image.
-    """
+    """Computes 95 % intervals [columns, 2] of means of [images, columns]; NaN for one image."""
     if len(values) < 2:
         return np.full((values.shape[1], 2), np.nan)
     return np.percentile(_resample_means(values), PERCENTILES, axis=0).T

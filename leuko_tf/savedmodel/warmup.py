@@ -18,12 +18,10 @@ GREY = 128
 
 
 def write_warmup_requests(file: Path, size: int, batch_sizes: tuple[int, ...]) -> None:
-    """Writes a request of grey images for each signature and batch size.
+    """Writes a TFRecord file with a PredictionLog of grey images for each signature and batch size.
 
     Args:
-      file: TFRecord file of PredictionLog messages to write.
-      size: Side of the network's input in pixels.
-      batch_sizes: Numbers of images.
+      size: Side of the images in pixels: that of the network's input.
     """
     png = tf.io.encode_png(tf.fill((size, size, 3), tf.constant(GREY, tf.uint8))).numpy()
     with tf.io.TFRecordWriter(str(file)) as records:
