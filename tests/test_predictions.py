@@ -1,12 +1,8 @@
-"""The table of predictions: a faithful round trip in every form, every mistake named, no
-half-written file.
-"""
+"""The table of predictions: round trips in every form, refusals, and atomic writes."""
 
 import csv
 import json
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from running import check_refusal, run_module
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, write_aside, write_json
@@ -129,19 +126,12 @@ def _put(column, value, row=2):
     return change
 
 
-def _scale(factor, row=2):
-    def change(table):
-        table.loc[row, PROBABILITIES] *= factor
-        return table
-
-    return change
-
-
-def _add_and_take(amount, row=2):
-    """Leaves the sum 1 and moves one probability out of range."""
+def _put_scores(scale=1.0, scores=()):
+    """Scales the probabilities of row 2, or replaces them."""
 
     def change(table):
-        table.loc[row, PROBABILITIES] = [1 + amount, -amount, *[0] * 13]
+        new = [*scores, *[0] * 13] if scores else table.loc[2, PROBABILITIES] * scale
+        table.loc[2, PROBABILITIES] = new
         return table
 
     return change
@@ -150,74 +140,58 @@ def _add_and_take(amount, row=2):
 ID_2 = r"\(id 'LYT/LYT_0002\.tiff'\)"
 ROW_2 = rf"in 1 row, the first is row 3 {ID_2}"
 LINE_OF_ROW_2 = rf"in 1 row, the first is line 4 {ID_2}"
-ON_FOLDS = r"write 1 everywhere if there was no cross-validation\)$"
-ON_SUMS = ": they sum to {} there; 0.001 off is tolerated, so write at least five digits$"
+ON_FOLDS = r"write 1 in every row if there was no cross-validation\)$"
+ON_SUMS = ": their sum is {}, the tolerance 0.001; write at least five digits$"
+BAD_SUM = f"probabilities that do not sum to 1 {{row}}{ON_SUMS}"
+BAD_LABEL = "a label that is not one of the 15 codes {row}"
+BAD_ANSWER = "a reannotation_{} that is not a code, UNC or none {{row}}"
+BAD_FOLD = "a fold that is not 1 to 5 {row}"
+NO_NUMBER = "a probability that is not a finite number {row}"
+DUPLICATE = r"a duplicate id in 1 row, the first is row 3 \(id 'NGS/NGS_0000\.tiff'\)"
 REFUSALS = {
     "a column is missing": (lambda t: t.drop(columns="p_MYB"), "missing column p_MYB$"),
     "columns are missing": (
         lambda t: t.drop(columns=["label", "fold"]),
         rf"missing columns label fold \(fold: {ON_FOLDS}",
     ),
-    "folds are missing": (
-        lambda t: t.drop(columns="fold"), rf"missing column fold \({ON_FOLDS}"),
+    "folds are missing": (lambda t: t.drop(columns="fold"), rf"missing column fold \({ON_FOLDS}"),
     "there are no rows": (lambda t: t.iloc[:0], "no rows"),
     "an id is missing": (_put("id", None), "no id in 1 row, the first is row 3 "),
     "an id is empty": (_put("id", ""), "no id in 1 row, the first is row 3 "),
     "ids are numbers": (
         lambda t: t.assign(id=range(30)), "an id that is not text in 30 rows, the first is row 1 "),
-    "an id stood before": (
-        _put("id", "NGS/NGS_0000.tiff"),
-        r"an id that stood before in 1 row, the first is row 3 \(id 'NGS/NGS_0000\.tiff'\)",
-    ),
-    "a label is unknown": (_put("label", "XYZ"), f"a label that is none of the 15 codes {ROW_2}"),
-    "a label is UNC": (_put("label", "UNC"), f"a label that is none of the 15 codes {ROW_2}"),
-    "a label is missing": (_put("label", None), f"a label that is none of the 15 codes {ROW_2}"),
-    "a re-annotation is unknown": (
-        _put("reannotation_1", "nan"), f"a reannotation_1 that is no code, UNC or none {ROW_2}"),
-    "a re-annotation is missing": (
-        _put("reannotation_2", None), f"a reannotation_2 that is no code, UNC or none {ROW_2}"),
-    "a fold is 0": (_put("fold", 0), f"a fold that is not 1 to 5 {ROW_2}"),
-    "a fold is 6": (_put("fold", 6), f"a fold that is not 1 to 5 {ROW_2}"),
-    "a fold is missing": (
-        lambda t: t.assign(fold=t["fold"].where(t.index != 2)),
-        f"a fold that is not 1 to 5 {ROW_2}",
-    ),
+    "an id is duplicate": (_put("id", "NGS/NGS_0000.tiff"), DUPLICATE),
+    "a label is unknown": (_put("label", "XYZ"), BAD_LABEL),
+    "a label is UNC": (_put("label", "UNC"), BAD_LABEL),
+    "a label is missing": (_put("label", None), BAD_LABEL),
+    "a re-annotation is unknown": (_put("reannotation_1", "nan"), BAD_ANSWER.format(1)),
+    "a re-annotation is missing": (_put("reannotation_2", None), BAD_ANSWER.format(2)),
+    "a fold is 0": (_put("fold", 0), BAD_FOLD),
+    "a fold is 6": (_put("fold", 6), BAD_FOLD),
+    "a fold is missing": (lambda t: t.assign(fold=t["fold"].where(t.index != 2)), BAD_FOLD),
     "a fold is between two": (
-        lambda t: t.assign(fold=t["fold"].astype(float).where(t.index != 2, 1.5)),
-        f"a fold that is not 1 to 5 {ROW_2}",
-    ),
-    "a probability is NaN": (
-        _put("p_MYO", np.nan), f"a probability that is not a finite number {ROW_2}"),
-    "a probability is infinite": (
-        _put("p_MYO", np.inf), f"a probability that is not a finite number {ROW_2}"),
-    "a probability is negative": (_add_and_take(0.1), f"a probability outside of 0 to 1 {ROW_2}"),
-    "probabilities sum to 0.9": (
-        _scale(0.9), f"probabilities that do not sum to 1 {ROW_2}{ON_SUMS.format(0.9)}"),
-    "probabilities sum to 1.01": (
-        _scale(1.01), f"probabilities that do not sum to 1 {ROW_2}{ON_SUMS.format(1.01)}"),
+        lambda t: t.assign(fold=t["fold"].astype(float).where(t.index != 2, 1.5)), BAD_FOLD),
+    "a probability is NaN": (_put("p_MYO", np.nan), NO_NUMBER),
+    "a probability is infinite": (_put("p_MYO", np.inf), NO_NUMBER),
     "a probability is text": (
-        lambda t: t.assign(p_NGS=["0.1", "0.1", "high", *["0.1"] * 27]),
-        f"a probability that is not a finite number {ROW_2}",
-    ),
+        lambda t: t.assign(p_NGS=["0.1", "0.1", "high", *["0.1"] * 27]), NO_NUMBER),
+    "a probability is negative": (
+        _put_scores(scores=(1.1, -0.1)), "a probability outside 0 to 1 {row}"),
+    "probabilities sum to 0.9": (_put_scores(0.9), BAD_SUM.replace("{}", "0.9")),
+    "probabilities sum to 1.01": (_put_scores(1.01), BAD_SUM.replace("{}", "1.01")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "text"), REFUSALS.values(), ids=REFUSALS.keys())
-class TestRefusals:
-    def test_on_reading_it_is_refused_by_file_and_row_or_column(
-        self, table, change, text, tmp_path
-    ):
-        file = tmp_path / "p.parquet"
-        pq.write_table(pa.Table.from_pandas(change(table), preserve_index=False), file)
-        with pytest.raises(UserError, match=text) as caught:
-            read_predictions(file)
-        assert str(caught.value).startswith(f"{file}: ")
-
-    def test_on_writing_it_is_refused_and_no_file_is_left(self, table, change, text, tmp_path):
-        file = tmp_path / "p.parquet"
-        with pytest.raises(UserError, match=text):
-            write_predictions(change(table), SOURCE, file)
-        assert list(tmp_path.iterdir()) == []
+def test_a_bad_table_is_refused_on_reading_and_writing(table, change, text, tmp_path):
+    bad, text = change(table), text.replace("{row}", ROW_2)
+    with pytest.raises(UserError, match=text):
+        write_predictions(bad, SOURCE, tmp_path / "p.parquet")
+    assert list(tmp_path.iterdir()) == []
+    pq.write_table(pa.Table.from_pandas(bad, preserve_index=False), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match=text) as caught:
+        read_predictions(tmp_path / "p.parquet")
+    assert str(caught.value).startswith(f"{tmp_path / 'p.parquet'}: ")
 
 
 def test_the_number_of_bad_rows_and_the_first_are_told(table, tmp_path):
@@ -236,38 +210,36 @@ class TestFilesThatAreNone:
         with pytest.raises(UserError, match=r"x\.parquet cannot be read: File name too long"):
             read_predictions(tmp_path / f"{'x' * 300}.parquet")
 
-    @pytest.mark.parametrize("content", [b"", b"id,label\n", b"PAR1" * 20])
-    def test_a_file_of_another_format(self, content, tmp_path):
-        file = tmp_path / "p.parquet"
-        file.write_bytes(content)
-        with pytest.raises(UserError, match=f"{file} is not a Parquet file"):
-            read_predictions(file)
-
-    def test_a_file_that_was_cut_short(self, table, tmp_path):
-        file = tmp_path / "p.parquet"
-        write_predictions(table, SOURCE, file)
-        file.write_bytes(file.read_bytes()[:-100])
-        with pytest.raises(UserError, match="is not a Parquet file"):
-            read_predictions(file)
-
-    def test_a_file_whose_pages_are_damaged(self, table, tmp_path):
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: b"",
+            lambda content: b"id,label\n",
+            lambda content: b"PAR1" * 20,
+            lambda content: content[:-100],
+            lambda content: content[:4] + b"\xff" * 396 + content[400:],
+        ],
+        ids=["empty", "CSV", "magic bytes", "cut short", "damaged pages"],
+    )
+    def test_a_file_that_is_not_parquet(self, table, damage, tmp_path):
         file = tmp_path / "p.parquet"
         write_predictions(table, SOURCE, file)
-        content = bytearray(file.read_bytes())
-        content[4:400] = b"\xff" * 396
-        file.write_bytes(content)
-        with pytest.raises(UserError, match="is not a Parquet file"):
+        file.write_bytes(damage(file.read_bytes()))
+        with pytest.raises(UserError, match=f"{file} cannot be read as Parquet"):
             read_predictions(file)
 
-    def test_a_folder(self, tmp_path):
-        with pytest.raises(UserError, match="is not a Parquet file"):
-            read_predictions(tmp_path)
+    @pytest.mark.parametrize("form", ["Parquet", "CSV"])
+    def test_a_folder(self, form, tmp_path):
+        folder = tmp_path / f"folder.{form.lower()}"
+        folder.mkdir()
+        with pytest.raises(UserError, match=rf"folder\.\w+ cannot be read as {form}"):
+            read_predictions(folder)
 
     @pytest.mark.parametrize("source", [b"not JSON", b"[1]", b"\xff"])
     def test_a_source_that_is_no_json_object(self, table, source, tmp_path):
         arrow = pa.Table.from_pandas(table).replace_schema_metadata({METADATA_KEY: source})
         pq.write_table(arrow, tmp_path / "p.parquet")
-        with pytest.raises(UserError, match=r"its source, .* is no JSON object"):
+        with pytest.raises(UserError, match=r"its source, .* is not a JSON object"):
             read_predictions(tmp_path / "p.parquet")
 
 
@@ -310,58 +282,51 @@ CSV_REFUSALS = {
     ),
     "names are in small letters": (
         lambda t: _csv_text(t).lower(), ": missing columns p_NGS p_NGB .* p_KSC$"),
-    "a column comes twice": (
-        lambda t: _csv_text(pd.concat([t, t["label"]], axis=1)), ": doubled column label$"),
+    "a column is duplicate": (
+        lambda t: _csv_text(pd.concat([t, t["label"]], axis=1)), ": duplicate column label$"),
     "there are no rows": (lambda t: _csv_text(t.iloc[:0]), ": no rows$"),
-    "the file is empty": (lambda t: "", " is not a CSV file that can be read .*No columns"),
+    "the file is empty": (lambda t: "", " cannot be read as CSV .*No columns"),
     "semicolons part the columns": (
-        lambda t: _csv_text(t, sep=";"), f" is separated by semicolons{WITH_COMMAS}"),
+        lambda t: _csv_text(t, sep=";"), f" has semicolons between columns{WITH_COMMAS}"),
     "semicolons part the columns and commas the decimals": (
-        lambda t: _csv_text(t, sep=";", decimal=","), f" is separated by semicolons{WITH_COMMAS}"),
+        lambda t: _csv_text(t, sep=";", decimal=","),
+        f" has semicolons between columns{WITH_COMMAS}",
+    ),
     "semicolons part the columns, in quotes and behind a byte order mark": (
         lambda t: "\ufeff\n" + _csv_text(t, sep=";", quoting=csv.QUOTE_ALL),
-        f" is separated by semicolons{WITH_COMMAS}",
+        f" has semicolons between columns{WITH_COMMAS}",
     ),
     "tabs part the columns": (
-        lambda t: _csv_text(t, sep="\t"), f" is separated by tabs{WITH_COMMAS}"),
+        lambda t: _csv_text(t, sep="\t"), f" has tabs between columns{WITH_COMMAS}"),
     "bars part the columns": (
-        lambda t: _csv_text(t, sep="|"), r" has a single column, 'id\|label.*Put commas"),
+        lambda t: _csv_text(t, sep="|"), r" has only one column, 'id\|label.*Put commas"),
     "a row is too long": (
-        lambda t: _csv_text(t).replace("\nLYT", ",0.5\nLYT", 1), " is not a CSV file .*line 3"),
+        lambda t: _csv_text(t).replace("\nLYT", ",0.5\nLYT", 1), " cannot be read .*line 3"),
     "every row is too long": (
         lambda t: _csv_text(t).replace("\n", ",\n").replace("KSC,\n", "KSC\n", 1),
-        " is not a CSV file .*Expected 20 fields in line 2, saw 21",
+        " cannot be read .*Expected 20 fields in line 2, saw 21",
     ),
-    "a row is too short": (
-        lambda t: _csv_text(t.iloc[:3]).rpartition(",")[0],
-        ": a probability that is not a finite number {row}",
-    ),
+    "a row is too short": (lambda t: _csv_text(t.iloc[:3]).rpartition(",")[0], NO_NUMBER),
     "an id is empty": (_cell("id", ""), ": no id in 1 row, the first is line 4 "),
-    "an id stood before": (
+    "an id is duplicate": (
         _cell("id", "NGB/NGB_0001.tiff"),
-        r": an id that stood before in 1 row, the first is line 4 \(id 'NGB/NGB_0001\.tiff'\)",
+        r": a duplicate id in 1 row, the first is line 4 \(id 'NGB/NGB_0001\.tiff'\)",
     ),
-    "a label is unknown": (_cell("label", "NaN"), ": a label that is none of the 15 codes {row}"),
-    "a re-annotation is empty": (
-        _cell("reannotation_2", ""), ": a reannotation_2 that is no code, UNC or none {row}"),
+    "a label is unknown": (_cell("label", "NaN"), BAD_LABEL),
+    "a re-annotation is empty": (_cell("reannotation_2", ""), BAD_ANSWER.format(2)),
     "a re-annotation is that of annotations.dat": (
-        _cell("reannotation_1", "nan"), ": a reannotation_1 that is no code, UNC or none {row}"),
-    "a fold is no number": (_cell("fold", "x"), ": a fold that is not 1 to 5 {row}"),
-    "a fold is empty": (_cell("fold", ""), ": a fold that is not 1 to 5 {row}"),
-    "a probability is empty": (
-        _cell("p_EBO", ""), ": a probability that is not a finite number {row}"),
-    "a probability is NaN": (
-        _cell("p_EBO", "nan"), ": a probability that is not a finite number {row}"),
-    "a probability is text": (
-        _cell("p_EBO", "high"), ": a probability that is not a finite number {row}"),
+        _cell("reannotation_1", "nan"), BAD_ANSWER.format(1)),
+    "a fold is no number": (_cell("fold", "x"), BAD_FOLD),
+    "a fold is empty": (_cell("fold", ""), BAD_FOLD),
+    "a probability is empty": (_cell("p_EBO", ""), NO_NUMBER),
+    "a probability is NaN": (_cell("p_EBO", "nan"), NO_NUMBER),
+    "a probability is text": (_cell("p_EBO", "high"), NO_NUMBER),
     "probabilities are per cent": (
         lambda t: _csv_text(t.assign(**t[PROBABILITIES] * 100)),
-        ": a probability outside of 0 to 1 in 30 rows, the first is line 2 ",
+        ": a probability outside 0 to 1 in 30 rows, the first is line 2 ",
     ),
     "probabilities do not sum to 1": (
-        lambda t: _csv_text(_scale(0.9)(t)),
-        f": probabilities that do not sum to 1 {{row}}{ON_SUMS.format(0.9)}",
-    ),
+        lambda t: _csv_text(_put_scores(0.9)(t)), BAD_SUM.replace("{}", "0.9")),
 }  # fmt: skip
 
 
@@ -422,19 +387,14 @@ class TestCsv:
     @pytest.mark.parametrize("content", [bytes(range(256)) * 20, b"PAR1" * 20, b"\xff\xfei\0d\0"])
     def test_bytes_that_are_no_text_are_refused(self, content, tmp_path):
         (tmp_path / "p.csv").write_bytes(content)
-        with pytest.raises(UserError, match=r"p\.csv (is not a CSV file|has a single column)"):
+        with pytest.raises(UserError, match=r"p\.csv (cannot be read as CSV|has only one column)"):
             read_predictions(tmp_path / "p.csv")
 
     def test_other_encodings_are_refused(self, table, tmp_path):
         table.loc[3, "id"] = "Zürich/1.tiff"
         (tmp_path / "p.csv").write_bytes(_csv_text(table).encode("latin-1"))
-        with pytest.raises(UserError, match=r"not a CSV file .*\(UTF-8, .*can't decode byte 0xfc"):
+        with pytest.raises(UserError, match=r"as CSV \(UTF-8, .*can't decode byte 0xfc"):
             read_predictions(tmp_path / "p.csv")
-
-    def test_a_folder_is_refused(self, tmp_path):
-        (tmp_path / "folder.csv").mkdir()
-        with pytest.raises(UserError, match=r"folder\.csv is not a CSV file"):
-            read_predictions(tmp_path / "folder.csv")
 
     @pytest.mark.parametrize(("spell", "line"), LINES_OF_ROW_2.values(), ids=LINES_OF_ROW_2.keys())
     def test_a_row_is_told_by_its_line_in_the_file(self, table, spell, line, tmp_path):
@@ -461,13 +421,13 @@ class TestCsv:
         (tmp_path / "p.csv").write_text(_csv_text(rounded))
         sums = rounded[PROBABILITIES].sum(axis=1).round(2)
         first = sums[sums != 1].iloc[0]
-        with pytest.raises(UserError, match=f"they sum to {first:g} there; 0.001 off is tolerated"):
+        with pytest.raises(UserError, match=f"their sum is {first:g}, the tolerance 0.001"):
             read_predictions(tmp_path / "p.csv")
 
     @pytest.mark.parametrize("name", ["p.txt", "p.tsv", "p.csv.gz", "p"])
     def test_of_another_ending_the_message_tells_the_right_ones(self, table, name, tmp_path):
         (tmp_path / name).write_text(_csv_text(table))
-        with pytest.raises(UserError, match=r"not a Parquet file .* must end in \.csv or \.npz"):
+        with pytest.raises(UserError, match=r"as Parquet: .* must end in \.csv or \.npz"):
             read_predictions(tmp_path / name)
 
 
@@ -543,7 +503,7 @@ class TestPublishedOutputs:
         outputs["label"][4] = label
         np.savez(tmp_path / "x.npz", **outputs)
         with pytest.raises(
-            UserError, match=r"none of the 15 codes in 1 row, .* index 4 \(id 'row 4'\)"
+            UserError, match=r"one of the 15 codes in 1 row, .* index 4 \(id 'row 4'\)"
         ):
             read_predictions(tmp_path / "x.npz")
 
@@ -589,9 +549,8 @@ class _Runs:
         return Path.touch, (self._file,)
 
 
-def _convert(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "leuko_tf.predictions", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _convert(*words: object):
+    return run_module("leuko_tf.predictions", *words)
 
 
 class TestCommand:
@@ -622,28 +581,17 @@ class TestCommand:
         folder = tmp_path / "folder.parquet"
         folder.mkdir()
         for words, message in (
-            (
-                (bad, "--out", out),
-                f"{bad}: a label that is none of the 15 codes in 1 row, .*line 4 ",
-            ),
-            ((tmp_path / "none.csv", "--out", out), r"No file .*none\.csv"),
-            (
-                (good, "--out", tmp_path / "new" / "p.csv"),
-                r"--out must end in \.parquet\. Received",
-            ),
-            ((good, "--out", folder), r"Is a directory: .*folder\.parquet"),
-            ((good, "--out", good / "p.parquet"), r"(Not a directory|File exists)"),
+            ((bad, "--out", out), f"{bad}: a label that is not one of the 15 codes in 1 row, "),
+            ((tmp_path / "none.csv", "--out", out), "No file "),
+            ((good, "--out", tmp_path / "new" / "p.csv"), "--out must end in .parquet. Received"),
+            ((good, "--out", folder), "Is a directory: "),
+            ((good, "--out", good / "p.parquet"), "good.csv"),
         ):
             done = _convert(*words)
-            assert done.returncode == 1
-            assert re.fullmatch(f"error: .*{message}.*\n", done.stderr)
-            assert done.stdout == ""
+            check_refusal(done, "error: ", message)
+            assert (done.stdout, done.stderr.count("\n")) == ("", 1)
         assert not (tmp_path / "new").exists()
-        assert sorted(f.name for f in tmp_path.iterdir()) == [
-            "bad.csv",
-            "folder.parquet",
-            "good.csv",
-        ]
+        assert {f.name for f in tmp_path.iterdir()} == {"bad.csv", "folder.parquet", "good.csv"}
 
 
 class TestWrittenAside:
