@@ -1,7 +1,5 @@
 """Writes the page of the figures of `leuko_tf.focus.score`, and a picture of the masks."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from leuko_tf.focus.cells import MaskedCell
 from leuko_tf.focus.perturbation import CURVES, RANDOM
 from leuko_tf.focus.sanity import MAX_BASELINE, MEASURES, MIN_IMAGES, format_verdict
 from leuko_tf.focus.segmentation import REGIONS
+from leuko_tf.report.page import encode_jpeg
 from leuko_tf.report.plots import NETWORK, OTHERS, REFERENCE, tidy_axes, to_svg
 from leuko_tf.report.text import SYNTHETIC_LIMIT, make_environment
 from tfds_aml.synthetic_smear.drawing import BACKGROUND, NUCLEUS
@@ -67,6 +66,8 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
     """Writes an HTML file that needs no other. The picture of the masks must lie beside it."""
     source = result["source"]
     codes = [c for c in LINEAGE_ORDER if any(c in groups for groups in result["shares"].values())]
+    with Image.open(file.with_name(MASKS)) as picture:
+        masks = encode_jpeg(picture)
     template = make_environment(autoescape=True).get_template("focus.html.j2")
     page = template.render(
         result=result,
@@ -86,7 +87,7 @@ def write_page(result: Mapping[str, Any], file: Path) -> None:
             "classes": _draw_classes(result["shares"], codes),
             "curves": _draw_curves(result["curves"]["methods"]),
         },
-        masks=_embed_jpeg(file.with_name(MASKS)),
+        masks=masks,
     )
     with write_aside(file) as aside:
         aside.write_text(page, encoding="utf-8")
@@ -185,11 +186,3 @@ def _add_legend(figure: Figure, axes: Axes, columns: int) -> None:
         fontsize=8,
         frameon=False,
     )
-
-
-def _embed_jpeg(picture: Path) -> str:
-    """The picture as a data URI, small enough for a page."""
-    buffer = io.BytesIO()
-    with Image.open(picture) as image:
-        image.save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -15,7 +15,7 @@ is shrunk: single image pixels would average out, and fade the whole image inste
 parts of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,11 +88,11 @@ def compute_area(curve: np.ndarray) -> float:
     return float(auc(np.linspace(0, 1, len(curve)), curve))
 
 
-def summarize_curves(curves: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+def summarize_curves(curves: Mapping[str, Mapping[str, Sequence[np.ndarray]]]) -> dict[str, Any]:
     """Averages curves and the areas under them over images.
 
     Args:
-      curves: Method or `RANDOM` to `insertion` and `deletion`: float arrays [images, steps + 1].
+      curves: Method or `RANDOM` to `insertion` and `deletion`: a curve for each image.
 
     Returns:
       `steps`, and `methods`: for each method `insertion` and `deletion`, with `curve`, the mean
@@ -110,7 +110,7 @@ def summarize_curves(curves: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
             both = np.stack([area, area - areas[RANDOM][name]], axis=1)
             interval, minus_random_interval = compute_mean_intervals(both)
             methods[method][name] = {
-                "curve": pair[name].mean(axis=0).tolist(),
+                "curve": np.mean(pair[name], axis=0).tolist(),
                 "area": float(both[:, 0].mean()),
                 "interval": to_json_interval(interval),
                 "minus_random": float(both[:, 1].mean()),

@@ -17,7 +17,6 @@ is never the same, passes too.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,19 +28,6 @@ from leuko_tf.focus.shares import compute_mean_intervals, to_json_interval
 MEASURES = ("spearman", "ssim")
 MIN_IMAGES = 10  # with contrast, for a verdict
 MAX_BASELINE = 0.8  # for a verdict; chosen: above it less than a fifth is left to 1
-
-
-@dataclass(frozen=True)
-class Similarities:
-    """Similarity of maps of a trained and a fresh network; NaN where not defined.
-
-    Attributes:
-      same: float array [images, 2], of the same image, by each of `MEASURES`.
-      unrelated: Likewise, of the trained network's map and the fresh one's of the next image.
-    """
-
-    same: np.ndarray
-    unrelated: np.ndarray
 
 
 def measure_similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -58,17 +44,20 @@ def measure_similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float
     return float(correlation), float(structural_similarity(*scaled, data_range=1.0))
 
 
-def compare_maps(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> Similarities:
-    """Compares a method's maps of the trained network with a fresh one's of the same images."""
-    same, unrelated = (
-        np.array([measure_similarity(*pair) for pair in zip(trained, others, strict=True)])
-        for others in (fresh, [*fresh[1:], fresh[0]])
-    )
-    return Similarities(same, unrelated)
+def compare_maps(trained: Sequence[np.ndarray], fresh: Sequence[np.ndarray]) -> np.ndarray:
+    """Compares a method's maps of several images with the fresh network's maps of the same images.
+
+    Returns:
+      float array [2, images, 2]: similarities by each of `MEASURES` to the fresh map of the same
+      image, and to that of the next image; NaN where not defined.
+    """
+    shifted = [*fresh[1:], fresh[0]]
+    pairs = (zip(trained, others, strict=True) for others in (fresh, shifted))
+    return np.array([[measure_similarity(*pair) for pair in group] for group in pairs])
 
 
-def check(similarities: Similarities) -> dict[str, Any]:
-    """Checks whether a method passes.
+def check(similarities: np.ndarray) -> dict[str, Any]:
+    """Checks whether a method passes, by the similarities of `compare_maps`.
 
     Returns:
       `images`, the number whose maps have contrast; `spearman` and `ssim`, each with `value` (mean
@@ -78,9 +67,7 @@ def check(similarities: Similarities) -> dict[str, Any]:
       `MIN_IMAGES` images, or if `unrelated` is above `MAX_BASELINE`. Without images all figures are
       None.
     """
-    same, unrelated = similarities.same, similarities.unrelated
-    defined = np.isfinite(same).all(axis=1) & np.isfinite(unrelated).all(axis=1)
-    same, unrelated = same[defined], unrelated[defined]
+    same, unrelated = similarities[:, np.isfinite(similarities).all(axis=(0, 2))]
     result: dict[str, Any] = {"images": len(same)}
     if not len(same):
         nothing = dict.fromkeys(("value", "interval", "unrelated", "threshold", "passed"))

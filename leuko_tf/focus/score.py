@@ -175,11 +175,12 @@ def _explain_cells(
 
 def _record_curves(
     model: keras.Model, cells: Sequence[MaskedCell], explanations: list[Explanation], rows: Rows
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, list[np.ndarray]]]:
     """Curves for `summarize_curves`; adds the areas under them to the rows."""
     rng = np.random.default_rng(SEED)
     size = model.get_layer(SCALING).size
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {m: [] for m in (*METHODS, RANDOM)}
+    found: dict[str, dict[str, list[np.ndarray]]]
+    found = {method: {name: [] for name in CURVES} for method in (*METHODS, RANDOM)}
     progress = tqdm(cells, desc="insertion, deletion", unit=" images")
     for cell, explanation in zip(progress, explanations, strict=True):
         constant = np.zeros(cell.mask.shape)
@@ -188,14 +189,11 @@ def _record_curves(
             curves = perturbation.compute_curves(
                 model.predict_on_batch, cell.image, order, INDEX[explanation.code]
             )
-            found[method].append(curves)
-            if method != RANDOM:
-                areas = map(perturbation.compute_area, curves)
-                rows[cell.id, method] |= zip(CURVES, areas, strict=True)
-    return {
-        method: {name: np.array([curves[k] for curves in pairs]) for k, name in enumerate(CURVES)}
-        for method, pairs in found.items()
-    }
+            for name, curve in zip(CURVES, curves, strict=True):
+                found[method][name].append(curve)
+                if method != RANDOM:
+                    rows[cell.id, method][name] = perturbation.compute_area(curve)
+    return found
 
 
 def _check_sanity(
@@ -207,10 +205,9 @@ def _check_sanity(
     fresh = [*explainer(images, METHODS, [found.code for found in explanations])]
     checked = {}
     for method in METHODS:
-        similarities = sanity.compare_maps(
-            *([found.maps[method] for found in of_network] for of_network in (explanations, fresh))
-        )
-        for cell, values in zip(cells, similarities.same, strict=True):
+        trained_maps = [found.maps[method] for found in explanations]
+        similarities = sanity.compare_maps(trained_maps, [found.maps[method] for found in fresh])
+        for cell, values in zip(cells, similarities[0], strict=True):
             rows[cell.id, method] |= zip(sanity.MEASURES, values, strict=True)
         checked[method] = sanity.check(similarities)
     return checked

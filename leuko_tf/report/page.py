@@ -119,7 +119,7 @@ def _embed_picture(answered: Answer) -> str | None:
     if answered.picture is None:
         return None
     with Image.open(answered.picture) as picture:
-        return _encode_jpeg(picture.convert("RGB"))
+        return encode_jpeg(picture.convert("RGB"))
 
 
 def _embed_panels(answered: Answer) -> list[tuple[str, str]]:
@@ -127,10 +127,10 @@ def _embed_panels(answered: Answer) -> list[tuple[str, str]]:
     assert answered.picture
     with Image.open(answered.picture) as picture:
         panels = split_panels(picture.convert("RGB"))
-    return [(name, _encode_jpeg(panel)) for name, panel in zip(PANELS, panels, strict=True)]
+    return [(name, encode_jpeg(panel)) for name, panel in zip(PANELS, panels, strict=True)]
 
 
-def _encode_jpeg(picture: Image.Image) -> str:
+def encode_jpeg(picture: Image.Image) -> str:
     """Encodes a picture as a data URI. As PNG, the page would be about six times as large."""
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=JPEG_QUALITY)
