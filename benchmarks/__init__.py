@@ -1,10 +1,11 @@
-"""How fast each stage is, beside what one would use instead: `python -m benchmarks`.
+"""Measures how fast each stage is, compared with what one would use instead.
 
-Every contender is a process of its own (`worker`), started, spoken to and paused by this one
-(`child`). They run in turns, A B A B ..., for some rounds (`race`): a busy machine then slows all
-of them, and what counts is the ratio within a round. `results` holds the numbers, `page` writes
-them down.
+`python -m benchmarks` runs it. Each stage has cases, and each case has contenders (`contenders`).
+`stages/` lists them and imports nothing heavy. `builders/` holds what a contender does; only worker
+processes import it.
 
-Each stage is a list of cases, and a case a list of contenders (`contenders`). The modules that
-list them import nothing heavy; what a contender does lies in modules that its worker alone imports.
+Every contender runs in a process of its own (`worker`), which the command starts, asks and pauses
+(`child`). The contenders take turns, A B A B ..., for some rounds (`race`): a busy machine then
+slows all of them, and the ratio within a round still counts. `results` holds the numbers, `page`
+writes the Markdown page. `python -m benchmarks.precision` compares precisions in the same way.
 """

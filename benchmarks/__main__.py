@@ -1,130 +1,129 @@
 """`python -m benchmarks [STAGE ...] [--peers] [--short] [--rounds N] [--out DIR]`.
 
-Writes DIR/bench.json and DIR/bench.md. Stages that do not run this time keep what an earlier run
-wrote about them; each tells when and where it was measured.
+Writes DIR/bench.json and DIR/bench.md. Both keep what an earlier run wrote about stages that do not
+run this time, with the time and machine of that run.
 """
 
 import argparse
-import importlib.util
 import json
-import signal
-import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import evaluation, gpu, inference, machine, pipeline, race, serve, startup, training
-from benchmarks.child import Child, ContenderError, Runner
-from benchmarks.contenders import Case, Contender, Options, Stage
-from benchmarks.page import page
-from benchmarks.results import Row, as_json, spread
+from benchmarks import machine
+from benchmarks.child import Starter, exit_on_sigterm, to_file_name
+from benchmarks.contenders import Case, Options, Stage
+from benchmarks.page import format_case, format_page, format_spread
+from benchmarks.race import race
+from benchmarks.results import Row, compute_spread, to_json
+from benchmarks.stages import evaluation, gpu, inference, pipeline, serving, startup, training
+from benchmarks.worker import ContenderError
 from leuko_tf.cli import UserError, run, write_aside, write_json
 
 STAGES = {
     "pipeline": pipeline.STAGE,
     "train": training.STAGE,
     "infer": inference.STAGE,
-    "serve": serve.STAGE,
+    "serve": serving.STAGE,
     "evaluate": evaluation.STAGE,
     "startup": startup.STAGE,
     "gpu": gpu.STAGE,
 }
-WITHOUT_NAMES = [name for name, stage in STAGES.items() if not stage.on_gpu]
+DEFAULT_STAGES = [name for name, stage in STAGES.items() if not stage.on_gpu]
 
 ROUNDS, SHORT_ROUNDS = 5, 3
-# Share of the cores that others may use before the terminal tells of it.
+# The terminal shows the load of other processes from this share of the cores on.
 NOTICED_LOAD = 0.1
 RESULTS, PAGE = "bench.json", "bench.md"
 
 
-def bench(
+def run_stages(
     names: Sequence[str], out: Path, rounds: int, threads: int, short: bool, peers: bool
 ) -> None:
-    """Measures stages, and writes what is known after each case.
+    """Measures stages, and writes results and page after each case.
 
     Args:
-      names: keys of `STAGES`.
-      out: folder to write to.
-      rounds: turns of each contender.
-      threads: cores that each may use.
-      short: fewer cases and shorter turns.
-      peers: also what others made.
+      names: Keys of `STAGES`.
+      out: Folder to write to.
+      rounds: Turns of each contender.
+      threads: Cores that each may use.
+      short: Fewer cases and shorter turns.
+      peers: Also run what others made.
 
     Raises:
       UserError: if modules are missing that the peers need, or there is no GPU where one is
         needed.
     """
     if peers:
-        _refuse_missing_peers(names)
-    results = _earlier(out / RESULTS)
+        needed = (module for name in names for module in STAGES[name].peers_need)
+        machine.require_modules(needed, "--peers")
+    results = _read_earlier(out / RESULTS)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:
         options = Options(short, peers, Path(work).absolute())
         for name in names:
             stage = STAGES[name]
-            logs = out / "logs" / name
-            for old in logs.rglob("*.log"):
+            starter = Starter(threads, out / "logs" / name, stage.on_gpu)
+            for old in starter.logs.rglob("*.log"):
                 old.unlink()
-            setting = machine.setting(threads, rounds, short)
+            setting = machine.describe_setting(threads, rounds, short)
             if stage.on_gpu:
-                setting["machine"] |= _gpu(threads, logs)
-            _say(f"{stage.title}")
-            _prepare(stage, options, threads, logs)
+                setting["machine"] |= _find_gpu(starter)
+            _say(stage.title)
+            _prepare(stage, options, starter)
             rows: list[Row] = []
             for case in stage.cases(options):
-                rows += _raced(case, stage, rounds, threads, logs)
-                results[name] = as_json(stage, rows, setting)
-                _publish(results, out)
+                rows += _run_case(case, stage, rounds, starter)
+                results[name] = to_json(stage, rows, setting)
+                _write(results, out)
     _say(f"page: {out / PAGE}")
 
 
-def _prepare(stage: Stage, options: Options, threads: int, logs: Path) -> None:
-    """Makes what contenders read. What fails here, they will tell themselves."""
+def _prepare(stage: Stage, options: Options, starter: Starter) -> None:
+    """Makes the contenders' files. If that fails, the contenders will fail and tell why."""
     for contender in stage.preparations(options):
         _say(f"  making: {contender.name}")
         try:
-            Child(contender, threads, _log(logs, contender), stage.on_gpu).close()
+            starter.prepare(contender)
         except ContenderError as error:
             _say(f"    failed: {error}")
 
 
-def _raced(case: Case, stage: Stage, rounds: int, threads: int, logs: Path) -> list[Row]:
-    described = [case.title, f"{case.size} px" if case.size else "", case.precision]
-    described += [f"batch {case.batch}" if case.batch else ""]
-    title = ", ".join(part for part in described if part)
+def _run_case(case: Case, stage: Stage, rounds: int, starter: Starter) -> list[Row]:
+    title = format_case(case.title, case.size, case.batch, case.precision)
     _say(f"  {title}")
-
-    def start(contender: Contender) -> Runner:
-        log = _log(logs / _file_name(title), contender)
-        return race.start_child(contender, threads, log, stage.on_gpu)
-
-    rows = race.race(case, stage.unit, rounds, start, race.has_memory_for)
+    starter = replace(starter, logs=starter.logs / to_file_name(title))
+    rows = race(case, stage.unit, rounds, starter.start)
     for row in rows:
-        _say(f"    {row.contender:<46}{_told(row, stage.unit)}")
+        _say(f"    {row.contender:<46}{_format_row(row, stage.unit)}")
     return rows
 
 
-def _told(row: Row, unit: str) -> str:
-    """A row for who waits at the terminal."""
-    measured, ratio = spread(row.values), spread(row.ratios)
+def _format_row(row: Row, unit: str) -> str:
+    """Formats a row for the terminal."""
+    value, ratio = (
+        format_spread(compute_spread(numbers), "{:.4g}".format)
+        for numbers in (row.values, row.ratios)
+    )
     others = max((share for share in row.others if share is not None), default=0.0)
     parts = [
-        f"{measured.median:8.4g} {unit}" if measured else "",
-        f"ratio {ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g})" if ratio else "",
+        f"{value} {unit}" if value else "",
+        f"ratio {ratio}" if ratio else "",
         f"others' load up to {others:.0%}" if others > NOTICED_LOAD else "",
         f"failed: {row.failure}" if row.failure else "",
     ]
     return "   ".join(part for part in parts if part)
 
 
-def _publish(results: dict[str, dict], out: Path) -> None:
+def _write(results: dict[str, dict], out: Path) -> None:
     ordered = {name: results[name] for name in STAGES if name in results}
     write_json(out / RESULTS, {"stages": ordered})
     with write_aside(out / PAGE) as aside:
-        aside.write_text(page(ordered))
+        aside.write_text(format_page(ordered))
 
 
-def _earlier(file: Path) -> dict[str, dict]:
+def _read_earlier(file: Path) -> dict[str, dict]:
     if not file.is_file():
         return {}
     try:
@@ -132,39 +131,20 @@ def _earlier(file: Path) -> dict[str, dict]:
         return {name: stages[name] for name in STAGES if name in stages}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file} is no benchmark's. Move it away, or name another --out."
+            f"{file} holds no results of a benchmark. Move it away, or choose another --out."
         ) from error
 
 
-def _refuse_missing_peers(names: Sequence[str]) -> None:
-    needed = {module for name in names for module in STAGES[name].peers_need}
-    missing = sorted(m for m in needed if importlib.util.find_spec(m) is None)
-    if missing:
-        raise UserError(
-            f"--peers needs {', '.join(missing)}, not installed here: pip install .[bench]"
-        )
-
-
-def _gpu(threads: int, logs: Path) -> dict[str, str]:
+def _find_gpu(starter: Starter) -> dict[str, str]:
     """Name of the GPU that Keras' backend sees.
 
     Raises:
       UserError: if there is none.
     """
     try:
-        child = Child(gpu.PROBE, threads, _log(logs, gpu.PROBE), on_gpu=True)
+        return starter.prepare(gpu.PROBE)
     except ContenderError as error:
         raise UserError(f"the GPU stage cannot run here: {error}") from error
-    child.close()
-    return child.facts
-
-
-def _log(folder: Path, contender: Contender) -> Path:
-    return folder / f"{_file_name(contender.name)}.log"
-
-
-def _file_name(text: str) -> str:
-    return "_".join("".join(c if c.isalnum() else " " for c in text).split())
 
 
 def _say(text: str) -> None:
@@ -174,7 +154,7 @@ def _say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure how fast each stage is, beside what one would use instead.",
+        description="Measure how fast each stage is, compared with the usual alternatives.",
     )
     parser.add_argument(
         "stages",
@@ -185,25 +165,27 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="also PyTorch, ONNX Runtime, ...")
     parser.add_argument("--short", action="store_true", help="fewer cases, shorter turns")
     parser.add_argument(
-        "--rounds", type=int, help=f"turns of each (default {ROUNDS}, {SHORT_ROUNDS} if short)"
+        "--rounds",
+        type=int,
+        help=f"turns of each contender (default {ROUNDS}, with --short {SHORT_ROUNDS})",
     )
     parser.add_argument("--threads", type=int, help="cores of each contender (default: all)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench"), help="folder (default runs/bench)"
     )
     arguments = parser.parse_intermixed_args()
-    names = arguments.stages or WITHOUT_NAMES
+    names = arguments.stages or DEFAULT_STAGES
     unknown = [name for name in names if name not in STAGES]
     if unknown:
-        raise UserError(f"no stage {' '.join(unknown)}. There are {', '.join(STAGES)}")
+        raise UserError(f"no stage {' '.join(unknown)}; choose from {', '.join(STAGES)}")
     usual = SHORT_ROUNDS if arguments.short else ROUNDS
     rounds = usual if arguments.rounds is None else arguments.rounds
-    threads = race.cores() if arguments.threads is None else arguments.threads
-    if rounds < 1 or not 1 <= threads <= race.cores():
-        raise UserError(f"--rounds from 1, --threads from 1 to the {race.cores()} cores there are")
-    # As an interruption does: workers are ended, and the folder that they read is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    bench(
+    cores = machine.count_cores()
+    threads = cores if arguments.threads is None else arguments.threads
+    if rounds < 1 or not 1 <= threads <= cores:
+        raise UserError(f"--rounds must be at least 1, --threads 1 to {cores} (the cores here)")
+    exit_on_sigterm()
+    run_stages(
         [name for name in STAGES if name in names],
         arguments.out,
         rounds,

@@ -1,52 +1,36 @@
-"""The benchmark's side of a worker process: start, ask, pause, end."""
+"""The command's side of a worker process: start, ask, pause, end."""
 
 import contextlib
-import json
+import multiprocessing
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.contenders import Contender, Job
-from benchmarks.load import busy, others_share
+from benchmarks import worker
+from benchmarks.contenders import Contender
+from benchmarks.machine import compute_others_share, measure_busy
+from benchmarks.worker import ContenderError, Ready, Turn
 
-# Compiling a network and one step of the slowest contender stay below.
+# Longer than compiling a network and one step of the slowest contender.
 PATIENCE_SECONDS = 900.0
 
-# A GPU's memory is to be shared by the processes of a race; what runs on CPUs is TensorFlow.
+# The processes of a race share the GPU's memory. On the CPU Keras runs on TensorFlow.
 SHARE_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 HIDE_GPU = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow"}
 
 
-class ContenderError(Exception):
-    """A contender cannot run, or died; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What was done in one turn.
+class Runner(Protocol):
+    """Takes turns in a race.
 
     Attributes:
-      steps: whole ones.
-      images: in them.
-      seconds: by the worker's clock.
-      others: share of the machine's cores that other processes used meanwhile, 0 to 1; None
-        where the system does not tell.
+      facts: See `worker.Work`.
+      peak_gib: Most memory that its process held until it was ready.
+      ready_after: Seconds from its start until it was ready.
     """
-
-    steps: int
-    images: int
-    seconds: float
-    others: float | None = None
-
-
-class Runner(Protocol):
-    """What takes turns in a race."""
 
     facts: dict[str, Any]
     peak_gib: float
@@ -58,16 +42,17 @@ class Runner(Protocol):
 
 
 class Child:
-    """A worker process. It is paused, with its own children, but for its start and its turns.
+    """A worker process. It runs during its start and its turns only; else it is paused.
 
-    Libraries prepare their next batches, or spin, between calls: that would slow the others.
+    Between calls, libraries prepare their next batches or spin, which would slow the others. Its
+    own children are paused, too.
 
     Args:
-      contender: what it builds.
-      threads: cores that it may use.
-      log: file for what it writes to stderr; added to.
-      on_gpu: whether it may see a GPU.
-      patience: seconds to wait for an answer beyond the length of a turn.
+      contender: What the worker builds.
+      threads: Cores that it may use.
+      log: File for its stderr; appended to.
+      on_gpu: Whether it may see a GPU.
+      patience: Seconds to wait for an answer, in addition to the length of a turn.
 
     Raises:
       ContenderError: if it does not become ready.
@@ -81,91 +66,74 @@ class Child:
         on_gpu: bool = False,
         patience: float = PATIENCE_SECONDS,
     ):
-        job = Job(contender.builder, contender.settings, threads, contender.warm_up)
         self._patience = patience
-        self._buffer = b""
         start = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        environment |= SHARE_GPU if on_gpu else HIDE_GPU
-        with log.open("a") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(job))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                # Its own group, to pause and end it with its children.
-                start_new_session=True,
-            )
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **(SHARE_GPU if on_gpu else HIDE_GPU)}
+        spawning = multiprocessing.get_context("spawn")
+        self._connection, other_end = spawning.Pipe()
+        arguments = (contender, threads, log, environment, other_end)
+        self._process = spawning.Process(target=worker.run, args=arguments)
+        self._process.start()
+        other_end.close()
         try:
-            answer = self._answer(patience)
+            ready = self._receive(patience)
         except BaseException:
             self.close()
             raise
-        self.facts: dict[str, Any] = answer["ready"]
-        self.peak_gib: float = answer["peak_gib"]
+        assert isinstance(ready, Ready)
+        self.facts, self.peak_gib = ready.facts, ready.peak_gib
         self.ready_after = time.monotonic() - start
         self._signal(signal.SIGSTOP)
 
     def turn(self, seconds: float) -> Turn:
-        """Lets it run.
+        """Lets it run for at least so many seconds.
 
         Raises:
           ContenderError: if it dies or does not answer.
         """
-        assert self._process.stdin is not None
-        before, start = busy(self._process.pid), time.monotonic()
+        before, start = measure_busy(self._pid), time.monotonic()
         self._signal(signal.SIGCONT)
-        # A broken pipe: it died; its last answer or its status tells why.
+        # A broken pipe means that it died; its last answer or its status tells why.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(f"run {seconds}\n".encode())
-            self._process.stdin.flush()
-        answer = self._answer(seconds + self._patience)
+            self._connection.send(seconds)
+        turn = self._receive(seconds + self._patience)
+        assert isinstance(turn, Turn)
         self._signal(signal.SIGSTOP)
-        after, passed = busy(self._process.pid), time.monotonic() - start
-        return Turn(**answer, others=others_share(before, after, passed))
+        after, passed = measure_busy(self._pid), time.monotonic() - start
+        return replace(turn, others=compute_others_share(before, after, passed))
 
     def close(self) -> None:
-        """Ends it and its children at once; what it holds is of no further use."""
+        """Kills it and its children."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with contextlib.suppress(BrokenPipeError):  # a request that it never read
-                    pipe.close()
+        self._process.kill()  # it may not have its own group yet
+        self._process.join()
+        self._connection.close()
+
+    @property
+    def _pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._pid, number)
 
-    def _answer(self, timeout: float) -> dict[str, Any]:
-        answer = json.loads(self._line(timeout))
-        if "error" in answer:
-            raise ContenderError(answer["error"])
+    def _receive(self, timeout: float) -> Ready | Turn:
+        if not self._connection.poll(timeout):
+            raise ContenderError(f"no answer within {timeout:.0f} s")
+        try:
+            answer = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join()
+            raise ContenderError(_describe_death(self._process.exitcode or 0)) from error
+        if isinstance(answer, ContenderError):
+            raise answer
         return answer
-
-    def _line(self, timeout: float) -> bytes:
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._buffer:
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ContenderError(f"no answer within {timeout:.0f} s")
-            chunk = os.read(pipe, 65536)
-            if not chunk:
-                raise ContenderError(_death(self._process.wait()))
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
 
 
 class FreshChild:
-    """Stands in for a worker that is started anew for every turn.
-
-    Args:
-      as of `Child`.
-    """
+    """Starts a new worker for every turn. Takes the arguments of `Child`."""
 
     def __init__(self, *arguments: Any):
         self._arguments = arguments
@@ -182,10 +150,55 @@ class FreshChild:
             child.close()
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """No process is left between turns."""
 
 
-def _death(status: int) -> str:
+@dataclass(frozen=True)
+class Starter:
+    """Starts workers under the same conditions.
+
+    Attributes:
+      threads: Cores that each may use.
+      logs: Folder for one file per contender with its stderr.
+      on_gpu: Whether they may see a GPU.
+    """
+
+    threads: int
+    logs: Path
+    on_gpu: bool = False
+
+    def start(self, contender: Contender) -> Child | FreshChild:
+        """Starts a contender.
+
+        Raises:
+          ContenderError: if it does not become ready; a fresh one raises at its turn instead.
+        """
+        kind = FreshChild if contender.fresh else Child
+        log = self.logs / f"{to_file_name(contender.name)}.log"
+        return kind(contender, self.threads, log, self.on_gpu)
+
+    def prepare(self, contender: Contender) -> dict[str, Any]:
+        """Runs a preparation and returns its facts.
+
+        Raises:
+          ContenderError: if it fails.
+        """
+        child = self.start(contender)
+        child.close()
+        return child.facts
+
+
+def to_file_name(text: str) -> str:
+    """Joins the words of a text with underscores and drops everything else."""
+    return "_".join("".join(c if c.isalnum() else " " for c in text).split())
+
+
+def exit_on_sigterm() -> None:
+    """Has SIGTERM unwind the stack as an interruption does: it ends workers, removes files."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _describe_death(status: int) -> str:
     if status == -signal.SIGKILL:
-        return "killed, as by a machine out of memory"
+        return "killed, perhaps because memory ran out"
     return f"died of {signal.Signals(-status).name}" if status < 0 else f"ended, status {status}"

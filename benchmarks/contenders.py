@@ -1,48 +1,34 @@
-"""What a stage of the benchmark consists of."""
+"""The parts of a benchmark: stages, their cases, and the contenders of a case."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-OURS = "ours"  # the first of a case is compared with the others
+OURS = "ours"  # the first contender of a case; the others are compared with it
 PEER = "peer"  # what a user would pick instead
-VARIANT = "variant"  # ours with one choice made otherwise
-FLOOR = "floor"  # a part of the work alone, which nothing can be faster than
+VARIANT = "variant"  # ours with one choice changed
+FLOOR = "floor"  # a part of the work alone; nothing can be faster
 
 IMAGES_A_SECOND = "images/s"
 SECONDS = "s"
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker process is to build.
-
-    Attributes:
-      builder: `package.module:function`; called with `settings`, returns a `worker.Work`.
-      settings: JSON-like keyword arguments of the builder.
-      threads: cores to use.
-      warm_up: steps before it counts as ready.
-    """
-
-    builder: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
-    warm_up: int = 0
+# Keras' policy for each precision.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a table.
+    """One row of a table. A preparation is a contender without steps.
 
     Attributes:
-      name: as the page shows it.
+      name: Name on the page.
       role: `OURS`, `PEER`, `VARIANT` or `FLOOR`.
-      builder: see `Job`.
-      settings: see `Job`.
-      warm_up: steps before the first round.
-      group: what it competes with us in, where a case has several kinds of peers.
-      fresh: whether every round starts a new process, to time what happens once in one.
+      builder: `package.module:function`; called with `settings`, returns a `worker.Work`.
+      settings: JSON-like keyword arguments of the builder.
+      warm_up: Steps before the first round.
+      group: Tells kinds of peers apart; the page shows the fastest peer of each group.
+      fresh: Whether every round starts a new process, to time what happens once per process.
     """
 
     name: str
@@ -56,16 +42,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """Contenders that run in turns. The first, ours, is what the others are compared with.
+    """Contenders that run in turns; the first is ours.
+
+    Title, precision, size and batch tell the case from the others of its stage.
 
     Attributes:
-      title: what tells the case from others of its stage, beside the next three.
-      contenders: in the order of their turns.
-      precision: of the computation; empty where the question does not arise.
-      size: side of the images in pixels; None without images.
-      batch: images a step; None without batches.
-      seconds: length of a turn; 0 for one step.
-      gflop_an_image: multiplications and additions; None where they do not tell.
+      contenders: In the order of their turns.
+      precision: Of the computation; empty where there is none to choose.
+      size: Side of the images in pixels; None without images.
+      batch: Images per step; None without batches.
+      seconds: Length of a turn; 0 for one step.
+      gflop_an_image: Multiplications and additions in 10^9; None where they mean little.
     """
 
     title: str
@@ -79,12 +66,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Options:
-    """What decides which cases run, and where they find things.
+    """Decides which cases run.
 
     Attributes:
-      short: fewer cases and shorter turns.
-      peers: also what others made.
-      work: folder for what the benchmark makes for itself.
+      short: Fewer cases and shorter turns.
+      peers: Also run what others made.
+      work: Folder for files that the benchmark makes for itself.
     """
 
     short: bool
@@ -97,19 +84,19 @@ class Stage:
     """One table of the page.
 
     Attributes:
-      title: of the page's section.
-      unit: `IMAGES_A_SECOND`, or `SECONDS` a step.
-      remarks: what is timed, and what is not equal; sentences of Markdown.
-      preparations: makes, by builder and settings, what the contenders read; run before them.
-      cases: the races.
-      peers_need: modules without which `--peers` cannot be.
-      on_gpu: whether it runs on the GPU; other stages do not see one.
+      title: Heading of the page's section.
+      unit: `IMAGES_A_SECOND`, or `SECONDS` per step.
+      remarks: What is timed, and what differs between contenders; sentences of Markdown.
+      cases: Lists the races.
+      preparations: Lists what makes the contenders' files; they run before the cases.
+      peers_need: Modules that `--peers` needs.
+      on_gpu: Whether it runs on the GPU; other stages do not see one.
     """
 
     title: str
     unit: str
     remarks: Sequence[str]
-    preparations: Callable[[Options], Sequence[Contender]]
-    cases: Callable[[Options], Sequence[Case]]
+    cases: Callable[[Options], Sequence[Case]] = lambda options: ()
+    preparations: Callable[[Options], Sequence[Contender]] = lambda options: ()
     peers_need: Sequence[str] = ()
     on_gpu: bool = False

@@ -1,17 +1,58 @@
 """Runs the contenders of a case in turns."""
 
-import os
-import re
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from benchmarks.child import Child, ContenderError, FreshChild, Runner
+from benchmarks.child import Runner
 from benchmarks.contenders import OURS, Case, Contender
-from benchmarks.results import Row, new_rows, speed_ratio, value
+from benchmarks.machine import has_memory_for
+from benchmarks.results import Row, compute_speed_ratio, compute_value, make_rows
+from benchmarks.worker import ContenderError
 
-# Of the memory that is free, a further contender may need this share and no more: a worker can
-# still grow after its first steps, and others use the machine.
-SAFE_SHARE = 0.5
+
+@dataclass
+class _Entrant:
+    """A contender with its row, and its runner while it takes part."""
+
+    contender: Contender
+    row: Row
+    runner: Runner | None = None
+
+    def enter(self, start: Callable[[Contender], Runner]) -> None:
+        try:
+            self.runner = start(self.contender)
+        except ContenderError as error:
+            self.row.failure = str(error)
+        else:
+            self._note_facts(self.runner)
+
+    def turn(self, seconds: float, unit: str) -> float | None:
+        """Takes a turn and returns its value; None if the contender is out."""
+        if self.runner is None:
+            return None
+        try:
+            turn = self.runner.turn(seconds)
+        except ContenderError as error:
+            self.row.failure = str(error)
+            self.leave()
+            return None
+        self._note_facts(self.runner)  # a fresh one has them only now
+        measured = compute_value(turn, unit)
+        self.row.values.append(measured)
+        self.row.others.append(turn.others)
+        return measured
+
+    def leave(self) -> None:
+        if self.runner is not None:
+            self.runner.close()
+            self.runner = None
+
+    def _note_facts(self, runner: Runner) -> None:
+        self.row.peak_gib = round(runner.peak_gib, 2)
+        self.row.ready_after = round(runner.ready_after, 1)
+        self.row.error = runner.facts.get("error")
+        self.row.note = runner.facts.get("note", "")
 
 
 def race(
@@ -19,121 +60,53 @@ def race(
     unit: str,
     rounds: int,
     start: Callable[[Contender], Runner],
-    has_room: Callable[[float], bool],
+    has_room: Callable[[float], bool] = has_memory_for,
 ) -> list[Row]:
     """Measures a case.
 
-    All contenders run in turns, one at a time, `rounds` times. Where memory does not hold them all
+    All contenders run in turns, one at a time, `rounds` times. If memory does not hold all of them
     at once, they race in several heats; ours takes part in each. A contender that fails is out,
     and its row tells why.
 
     Args:
-      case: whom to run, and for how long a turn.
-      unit: of the values, see `contenders.Stage`.
-      rounds: turns of each.
-      start: gives a contender that is ready, or raises `ContenderError`.
-      has_room: whether one more of so many GiB may be started.
+      unit: Of the values, see `contenders.Stage`.
+      start: Returns a contender that is ready, or raises `ContenderError`.
+      has_room: Whether one more process of so many GiB may be started.
 
     Returns:
       A row for each contender, in their order.
     """
-    rows = new_rows(case)
-    contenders = list(zip(case.contenders, rows, strict=True))
-    waiting = contenders[1:]
-    runners: dict[int, Runner] = {}
+    rows = make_rows(case)
+    ours, *others = (_Entrant(*pair) for pair in zip(case.contenders, rows, strict=True))
+    waiting = deque(others)
     try:
-        _enter(runners, 0, contenders[0], start)
+        ours.enter(start)
         while True:
-            heat = [0] if 0 in runners else []
-            while waiting and (len(runners) < 2 or has_room(_largest(runners))):
-                position = len(contenders) - len(waiting)
-                if _enter(runners, position, waiting.pop(0), start):
-                    heat.append(position)
-            _run_heat(case, unit, rounds, heat, runners, rows)
-            for position in heat:
-                if position != 0 and position in runners:
-                    runners.pop(position).close()
+            heat = [ours]
+            while waiting and _fits_another(heat, has_room):
+                heat.append(waiting.popleft())
+                heat[-1].enter(start)
+            _run_heat(heat, case.seconds, unit, rounds)
+            for entrant in heat[1:]:
+                entrant.leave()
             if not waiting:
                 return rows
     finally:
-        for runner in runners.values():
-            runner.close()
+        for entrant in (ours, *others):
+            entrant.leave()
 
 
-def start_child(contender: Contender, threads: int, log: Path, on_gpu: bool) -> Child | FreshChild:
-    """Starts a contender's process, or what starts one for every turn."""
-    kind = FreshChild if contender.fresh else Child
-    return kind(contender, threads, log, on_gpu)
+def _fits_another(heat: Sequence[_Entrant], has_room: Callable[[float], bool]) -> bool:
+    """Whether one more contender may start; two always may."""
+    sizes = [entrant.runner.peak_gib for entrant in heat if entrant.runner is not None]
+    return len(sizes) < 2 or has_room(max(sizes))
 
 
-def has_memory_for(gib: float) -> bool:
-    """Whether the machine has room for one more such process; true where it does not tell."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return True
-    free = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return free is None or gib < SAFE_SHARE * int(free[1]) / 2**20
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _enter(
-    runners: dict[int, Runner],
-    position: int,
-    entry: tuple[Contender, Row],
-    start: Callable[[Contender], Runner],
-) -> bool:
-    contender, row = entry
-    try:
-        runner = start(contender)
-    except ContenderError as error:
-        row.failure = str(error)
-        return False
-    _describe(row, runner)
-    runners[position] = runner
-    return True
-
-
-def _run_heat(
-    case: Case,
-    unit: str,
-    rounds: int,
-    heat: Sequence[int],
-    runners: dict[int, Runner],
-    rows: Sequence[Row],
-) -> None:
+def _run_heat(heat: Sequence[_Entrant], seconds: float, unit: str, rounds: int) -> None:
+    first, *others = heat
     for _ in range(rounds):
-        ours = None
-        for position in heat:
-            if position not in runners:
-                continue
-            row = rows[position]
-            try:
-                turn = runners[position].turn(case.seconds)
-            except ContenderError as error:
-                row.failure = str(error)
-                runners.pop(position).close()
-                continue
-            _describe(row, runners[position])
-            measured = value(turn, unit)
-            row.values.append(measured)
-            row.others.append(turn.others)
-            if position == 0:
-                ours = measured
-            elif ours is not None and row.role != OURS:
-                row.ratios.append(speed_ratio(ours, measured, unit))
-
-
-def _describe(row: Row, runner: Runner) -> None:
-    row.peak_gib = round(runner.peak_gib, 2)
-    row.ready_after = round(runner.ready_after, 1)
-    row.error = runner.facts.get("error")
-    row.note = runner.facts.get("note", "")
-
-
-def _largest(runners: dict[int, Runner]) -> float:
-    return max((r.peak_gib for r in runners.values()), default=0.0)
+        ours = first.turn(seconds, unit)
+        for entrant in others:
+            measured = entrant.turn(seconds, unit)
+            if ours is not None and measured is not None and entrant.row.role != OURS:
+                entrant.row.ratios.append(compute_speed_ratio(ours, measured, unit))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.child import Turn
 from benchmarks.contenders import IMAGES_A_SECOND, OURS, PEER, Case, Stage
+from benchmarks.worker import Turn
 
 
 @dataclass
@@ -14,19 +14,18 @@ class Row:
     """One contender's results.
 
     Attributes:
-      contender: its name.
-      role: see `contenders.Contender`, as for `group`.
-      precision: of its case, as the next three.
-      values: a round each, in the stage's unit.
-      ratios: ours over this one, of the same rounds; none for ours.
-      others: share of the cores that other processes used, a round each; None where the system
+      contender: Its name.
+      role: See `contenders.Contender`, also for `group`.
+      case: Title of its case; see `contenders.Case`, also for the next three and `gflop_an_image`.
+      values: One per round, in the stage's unit.
+      ratios: Speed of ours over this one in the same round; none for ours.
+      others: Share of the cores that other processes used, one per round; None where the system
         does not tell.
-      failure: why it has no values, or not all; None if it ran.
-      error: largest difference of its probabilities from the float32 Keras model's; None where
-        that is not asked.
-      peak_gib: most memory that it had held when it was ready, without its children.
-      ready_after: seconds from its start to the first turn, compiling and warming up included.
-      note: a remark.
+      failure: Why it has no values, or not all; None if it ran.
+      error: Largest difference of its probabilities from the float32 Keras model's; None where
+        they are not compared.
+      peak_gib: Most memory that it had held when it was ready, without its children.
+      ready_after: Seconds from its start to its first turn, with compiling and warming up.
     """
 
     contender: str
@@ -47,99 +46,80 @@ class Row:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median and range over the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-
-def new_rows(case: Case) -> list[Row]:
-    """Rows to fill, in the order of the turns."""
+def make_rows(case: Case) -> list[Row]:
+    """Makes the rows to fill, in the order of the turns."""
     return [
         Row(
-            contender.name,
-            contender.role,
-            case.title,
-            case.precision,
-            case.size,
-            case.batch,
-            contender.group,
+            *(contender.name, contender.role, case.title, case.precision, case.size, case.batch),
+            group=contender.group,
             gflop_an_image=case.gflop_an_image,
         )
         for contender in case.contenders
     ]
 
 
-def value(turn: Turn, unit: str) -> float:
-    """Images a second, or seconds a step."""
+def compute_value(turn: Turn, unit: str) -> float:
+    """Computes images per second, or seconds per step."""
     if unit == IMAGES_A_SECOND:
         return turn.images / turn.seconds
     return turn.seconds / turn.steps
 
 
-def speed_ratio(ours: float, other: float, unit: str) -> float:
-    """How many times as fast ours is; above 1 ours is faster."""
+def compute_speed_ratio(ours: float, other: float, unit: str) -> float:
+    """Computes how many times as fast ours is; above 1 ours is faster."""
     return ours / other if unit == IMAGES_A_SECOND else other / ours
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Of the rounds; None without any."""
+def compute_spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Computes `median`, `low` and `high`; None without values."""
     if not values:
         return None
-    return Spread(statistics.median(values), min(values), max(values))
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def fastest_peers(rows: Sequence[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
-    """Of each case and group of peers the row of the one that was fastest by its median."""
+def find_fastest_peers(rows: Sequence[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
+    """Finds the row of the fastest peer by median, for each case and group of peers."""
+
+    def is_faster(row: dict[str, Any], other: dict[str, Any]) -> bool:
+        return compute_speed_ratio(row["value"]["median"], other["value"]["median"], unit) > 1
+
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         if row["role"] != PEER or not row["values"] or not row["ratios"]:
             continue
-        key = (case_key(row), row["group"])
-        if key not in best or speed_ratio(_median(row), _median(best[key]), unit) > 1:
+        key = (_get_case_key(row), row["group"])
+        if key not in best or is_faster(row, best[key]):
             best[key] = row
     return list(best.values())
 
 
-def ours_of(rows: Sequence[dict[str, Any]], of: dict[str, Any]) -> dict[str, Any]:
-    """Our row of the same case."""
-    return next(r for r in rows if r["role"] == OURS and case_key(r) == case_key(of))
+def find_ours(rows: Sequence[dict[str, Any]], peer: dict[str, Any]) -> dict[str, Any]:
+    """Finds our row of a peer's case."""
+    return next(r for r in rows if r["role"] == OURS and _get_case_key(r) == _get_case_key(peer))
 
 
-def case_key(row: dict[str, Any]) -> tuple:
-    """What tells a case from the others of its stage."""
-    return row["case"], row["precision"], row["size"], row["batch"]
-
-
-def as_json(stage: Stage, rows: Sequence[Row], setting: dict[str, Any]) -> dict[str, Any]:
-    """What bench.json holds of a stage.
+def to_json(stage: Stage, rows: Sequence[Row], setting: dict[str, Any]) -> dict[str, Any]:
+    """Makes what bench.json holds of a stage.
 
     Args:
-      stage: its title, unit and remarks are kept.
-      rows: of all its cases so far.
-      setting: where and how it was measured; see `machine.setting`.
+      rows: Of all its cases so far.
+      setting: Where and how it was measured, see `machine.describe_setting`.
     """
-    filled = []
-    for row in rows:
-        rates, ratios = spread(row.values), spread(row.ratios)
-        filled.append(
-            {
-                **asdict(row),
-                "value": asdict(rates) if rates else None,
-                "ratio": asdict(ratios) if ratios else None,
-            }
-        )
     return {
         "title": stage.title,
         "unit": stage.unit,
         "remarks": list(stage.remarks),
         "setting": setting,
-        "rows": filled,
+        "rows": [
+            {
+                **asdict(row),
+                "value": compute_spread(row.values),
+                "ratio": compute_spread(row.ratios),
+            }
+            for row in rows
+        ],
     }
 
 
-def _median(row: dict[str, Any]) -> float:
-    return row["value"]["median"]
+def _get_case_key(row: dict[str, Any]) -> tuple:
+    return row["case"], row["precision"], row["size"], row["batch"]

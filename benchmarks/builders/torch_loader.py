@@ -1,6 +1,5 @@
-"""A torch DataLoader: Pillow decodes, one of three libraries turns, worker processes do both."""
+"""A torch DataLoader: worker processes decode by Pillow and rotate by one of three libraries."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,28 +8,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import material
+from benchmarks.machine import count_cores
+from benchmarks.stages.pipeline import MEMORY, TIFF, find_pngs, find_tiffs
 from benchmarks.worker import Work, die_with_parent
 
-TIFF, PNG, MEMORY = "TIFF", "PNG", "uint8 array in memory"
 
-
-def batches(work: str, size: int, batch: int, source: str, turn: str) -> Work:
+def build_loader(work: str, size: int, batch: int, source: str, rotation: str) -> Work:
     """Augmented batches, float32 [batch, 3, size, size] in 0 to 255.
 
     Args:
-      work: folder with the smear and its PNGs.
-      size: side of the images in pixels.
-      batch: images a step.
-      source: `TIFF`, `PNG` or `MEMORY`.
-      turn: a key of `TURNS`.
+      source: `TIFF`, `PNG` or `MEMORY` of `stages.pipeline`.
+      rotation: A key of `ROTATIONS`.
     """
-    files = material.tiffs(Path(work)) if source == TIFF else material.pngs(Path(work))
+    files = find_tiffs(Path(work)) if source == TIFF else find_pngs(Path(work))
     loader = torch.utils.data.DataLoader(
-        _Cells(files, size, in_memory=source == MEMORY, turn=turn),
+        _Cells(files, size, in_memory=source == MEMORY, rotation=rotation),
         batch_size=batch,
         sampler=_EndlessEpochs(len(files)),
-        num_workers=len(os.sched_getaffinity(0)),
+        num_workers=count_cores(),
         persistent_workers=True,
         pin_memory=False,
         worker_init_fn=_begin_worker,
@@ -47,13 +42,13 @@ def batches(work: str, size: int, batch: int, source: str, turn: str) -> Work:
 
 
 class _Cells(torch.utils.data.Dataset):
-    """Cells, each decoded, resized and turned when it is asked for."""
+    """Cells; each is decoded, resized and rotated when it is asked for."""
 
-    def __init__(self, files: list[Path], size: int, in_memory: bool, turn: str):
+    def __init__(self, files: list[Path], size: int, in_memory: bool, rotation: str):
         self._files = files
         self._size = size
-        self._turn = TURNS[turn]
-        # Made before the workers are forked, which share it.
+        self._rotate = ROTATIONS[rotation]
+        # Made before the worker processes are forked, so they share it.
         self._decoded = [np.asarray(self._read(f)) for f in files] if in_memory else None
 
     def __len__(self) -> int:
@@ -66,7 +61,7 @@ class _Cells(torch.utils.data.Dataset):
             image = Image.fromarray(self._decoded[index])
         angle = float(torch.rand(()) * 360)
         flips = [bool(flip) for flip in torch.rand(2) < 0.5]
-        return self._turn(image, angle, flips), index % 15
+        return self._rotate(image, angle, flips), index % 15
 
     def _read(self, file: Path) -> Image.Image:
         with Image.open(file) as opened:
@@ -87,7 +82,7 @@ class _EndlessEpochs(torch.utils.data.Sampler):
             yield from torch.randperm(self._number).tolist()
 
 
-def _turned_by_pillow(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
+def _rotate_by_pillow(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
     """uint8 [height, width, 3]; corners are black."""
     image = image.rotate(angle, Image.Resampling.BILINEAR)
     if flips[0]:
@@ -97,36 +92,36 @@ def _turned_by_pillow(image: Image.Image, angle: float, flips: list[bool]) -> to
     return torch.from_numpy(np.array(image))
 
 
-def _turned_by_opencv(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
+def _rotate_by_opencv(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
     """uint8 [height, width, 3]; corners are filled by reflection, one gather does all."""
     pixels = np.asarray(image)
     centre = (image.width - 1) / 2
-    linear = _linear(angle, flips)
+    linear = _compute_linear(angle, flips)
     shift = centre - linear @ np.array([centre, centre])
-    turned = cv2.warpAffine(
+    rotated = cv2.warpAffine(
         pixels,
         np.column_stack([linear, shift]),
         image.size,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT,
     )
-    return torch.from_numpy(turned)
+    return torch.from_numpy(rotated)
 
 
-def _turned_by_torch(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
+def _rotate_by_torch(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
     """float32 [3, height, width]; corners are filled by reflection, one gather does all."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    linear = _linear(angle, flips)
+    linear = _compute_linear(angle, flips)
     theta = torch.tensor(np.column_stack([linear, [0, 0]])[None], dtype=torch.float32)
     grid = torch.nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    turned = torch.nn.functional.grid_sample(
+    rotated = torch.nn.functional.grid_sample(
         pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    return turned[0]
+    return rotated[0]
 
 
-def _linear(angle: float, flips: list[bool]) -> np.ndarray:
-    """Input x and y as linear functions of output x and y, counted from the centre."""
+def _compute_linear(angle: float, flips: list[bool]) -> np.ndarray:
+    """Matrix from output x and y to input x and y, both relative to the centre."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     horizontal, vertical = (-1.0 if flip else 1.0 for flip in flips)
     return np.array([[horizontal * cos, -horizontal * sin], [vertical * sin, vertical * cos]])
@@ -134,11 +129,11 @@ def _linear(angle: float, flips: list[bool]) -> np.ndarray:
 
 def _begin_worker(_: int) -> None:
     die_with_parent()
-    cv2.setNumThreads(0)  # the processes are the threads
+    cv2.setNumThreads(0)  # there are as many processes as cores
 
 
-TURNS = {
-    "opencv": _turned_by_opencv,
-    "pillow": _turned_by_pillow,
-    "grid_sample": _turned_by_torch,
+ROTATIONS = {
+    "opencv": _rotate_by_opencv,
+    "pillow": _rotate_by_pillow,
+    "grid_sample": _rotate_by_torch,
 }

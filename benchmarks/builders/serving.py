@@ -1,4 +1,4 @@
-"""The local server, asked by gRPC by many clients at once."""
+"""The local server, asked by gRPC by many clients at once. The client needs no TensorFlow."""
 
 import itertools
 import shutil
@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from benchmarks.inference import EXPORTS
-from benchmarks.serve.files import checked, png_files
+from benchmarks.builders.answers import check_probabilities, read_png_files
+from benchmarks.stages.inference import EXPORTS
 from benchmarks.worker import Work
 from leuko_tf.classes import CODES
 from serving.answers import PREDICT, make_request
@@ -24,11 +24,11 @@ from serving.server.configs import BatchingParameters, read_batching
 
 READY = " ready on "
 DEADLINE_S = 60.0
-# Of a step: whole batches of any size that is tried.
+# Per step: a multiple of every batch size that is tried.
 REQUESTS = 64
 
 
-def answers(
+def build_grpc(
     work: str,
     signature: str,
     concurrency: int,
@@ -36,29 +36,29 @@ def answers(
     images: int = 1,
     runtime: str = "tensorflow",
 ) -> Work:
-    """Starts a server; a step is `REQUESTS` requests, so many under way at once.
+    """Starts a server; a step asks about `REQUESTS` images.
 
     Args:
-      work: folder of the preparation.
       signature: `encoded` or `explain`.
-      concurrency: requests under way.
-      batching: the parameters that are not those of serving/config; None for no batching.
-      images: of a request; divides their number.
-      runtime: of the server.
+      concurrency: Requests under way at once.
+      batching: Parameters that differ from serving/config/batching.config; None for no batching.
+      images: Images per request; must divide their number.
+      runtime: See `serving.local_server`.
     """
-    base = _without_warm_up(Path(work))
     options = ["--runtime", runtime]
     if batching is not None:
         usual: Any = read_batching(BATCHING_FILE)
         file = Path(work, f"batching_{'_'.join(batching)}_{uuid4().hex}.config")
-        file.write_text(_batching_config(replace(usual, **batching)))
+        file.write_text(_format_batching_config(replace(usual, **batching)))
         options += ["--enable-batching", "--batching-parameters-file", str(file)]
-    address = _started(["--model-base-path", str(base), *options])
-    files = png_files(work)
+    base = _copy_without_warm_up(Path(work))
+    address = _start_server(["--model-base-path", str(base), *options])
+    files = read_png_files(work)
     with Client(address) as client:
-        told = [client.predict([file])[0] for file in files]
-    found = [[dict(zip(a.classes, a.probabilities, strict=True))[c] for c in CODES] for a in told]
-    error = checked(work, np.array(found))
+        answers = [client.predict([file])[0] for file in files]
+    by_class = [dict(zip(a.classes, a.probabilities, strict=True)) for a in answers]
+    found = np.array([[probabilities[code] for code in CODES] for probabilities in by_class])
+    error = check_probabilities(work, found)
 
     groups = [files[k : k + images] for k in range(0, len(files), images)]
     messages = [
@@ -67,21 +67,22 @@ def answers(
     turns = itertools.cycle(messages)
 
     def step() -> int:
-        # Not a channel for all steps: between turns, client and server are paused for minutes.
+        # A new channel for each step: between turns, client and server are paused for minutes.
         with open_channel(address) as channel, ThreadPoolExecutor(concurrency) as clients:
-            # Serialised before and not parsed after: clients share the machine with the server.
+            # Requests are serialised before, and answers are not parsed: the clients share the
+            # machine with the server.
             predict: Any = channel.unary_unary(PREDICT, None, None)
             number = -(-REQUESTS // images)
-            asked = [clients.submit(predict, next(turns), DEADLINE_S) for _ in range(number)]
-            for answer in asked:
+            sent = [clients.submit(predict, next(turns), DEADLINE_S) for _ in range(number)]
+            for answer in sent:
                 answer.result()
         return number * images
 
     return Work(step, {"error": error})
 
 
-def _without_warm_up(work: Path) -> Path:
-    """A copy of the export without what a new version answers first: that takes half a minute."""
+def _copy_without_warm_up(work: Path) -> Path:
+    """Copies the export without its warm-up requests, which take half a minute."""
     base = work / "served"
     if not base.exists():
         export = work / EXPORTS / "float32" / "1"
@@ -89,8 +90,8 @@ def _without_warm_up(work: Path) -> Path:
     return base
 
 
-def _started(options: list[str]) -> str:
-    """Starts a server on a free port, which ends with this process' group; gives its address."""
+def _start_server(options: list[str]) -> str:
+    """Starts a server on a free port and returns its address; it ends with our process group."""
     server = subprocess.Popen(
         [sys.executable, "-m", "serving.local_server", "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -103,7 +104,7 @@ def _started(options: list[str]) -> str:
     return line.strip().rpartition(READY)[2]
 
 
-def _batching_config(parameters: BatchingParameters) -> str:
+def _format_batching_config(parameters: BatchingParameters) -> str:
     numbers = asdict(parameters)
     sizes = numbers.pop("allowed_batch_sizes")
     lines = [f"{name} {{ value: {value} }}" for name, value in numbers.items()]
