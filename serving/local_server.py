@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# TensorFlow takes seconds to import, so functions import it, and modules that need it, only after
-# the arguments have been checked.
+# Functions import TensorFlow, numpy and modules that need them: TensorFlow takes seconds, and numpy
+# starts threads, which must inherit the blocked signals (see main).
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
-from leuko_tf.network.runtimes import OPENVINO, RUNTIMES, TENSORFLOW, import_openvino
 from serving.server.configs import (
     BatchingParameters,
     ModelConfig,
@@ -85,6 +84,7 @@ def _serve(args: argparse.Namespace) -> None:
     credentials = tls.make_grpc_credentials() if tls else None
 
     import_tensorflow_quietly()
+    from leuko_tf.network.runtimes import OPENVINO, import_openvino
     from serving.server.metrics import Metrics
     from serving.server.rest import RestServer
     from serving.server.servable import Servable
@@ -227,6 +227,8 @@ def _parse_seconds(text: str) -> float:
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
+
     parser = argparse.ArgumentParser(
         prog="python -m serving.local_server",
         description="Serve exported models over gRPC and REST.",
@@ -307,10 +309,10 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command until SIGINT or SIGTERM."""
-    args = _parse_arguments(argv)
     # Blocked in all threads and taken by sigwait: with a handler that sets an event, a signal just
     # before the wait for the event would go unnoticed until the next one.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    args = _parse_arguments(argv)
     _configure_logging()
     _serve(args)
 

@@ -1,4 +1,4 @@
-"""What happens to requests that come together: joined, kept waiting, too late, too many."""
+"""Concurrent requests: batches, queues, deadlines and refusals."""
 
 import contextlib
 import os
@@ -8,24 +8,28 @@ from concurrent import futures
 import grpc
 import pytest
 import tensorflow as tf
+from calls import (
+    TIMEOUT_S,
+    ask_rest,
+    check_refusal,
+    make_request,
+    make_telling_request,
+    to_arrays,
+    wait_for,
+)
 from conftest import TELLING_VERSION
 from contract_export import NEWEST, write_checksums, write_telling_export
-from tensorflow_serving.apis import (
-    predict_pb2,
-    prediction_log_pb2,
-    prediction_service_pb2_grpc,
-)
-from test_black_box import ask
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from serving.local_server import GRACE_S, RUNNING, WAITING
-from serving.server.batching import Entrance
+from serving.server.batching import AdmissionControl
 from serving.server.configs import BatchingParameters
 from serving.server.errors import RequestError
 from serving.server.servable import NEVER, WARM_UP_FILE, Servable
 
-TIMEOUT_S = 60
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED
-# The first row waits for 20 s at most: a batch goes when it is full, or the test is slow.
+# Rows wait up to 20 s: batches run when they are full.
 FULL_BATCHES = """
     max_batch_size { value: 4 }
     batch_timeout_micros { value: 20000000 }
@@ -57,7 +61,7 @@ def start_batching(start_server, telling_base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def full_batches(start_batching):
     with start_batching(FULL_BATCHES) as server, grpc.insecure_channel(server.address) as channel:
-        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        yield PredictionServiceStub(channel)
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +70,8 @@ def small_queue(start_batching):
         yield server
 
 
-def _request(*strings, signature="", input="names"):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "telling"
-    request.model_spec.signature_name = signature
-    request.inputs[input].CopyFrom(tf.make_tensor_proto(strings, tf.string))
-    return request
-
-
 def _hold(path):
-    return _request(str(path).encode(), signature="hold", input="paths")
-
-
-def _outputs(response):
-    return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+    return make_request([str(path).encode()], "hold", "telling", input="paths")
 
 
 class Gate:
@@ -92,27 +84,20 @@ class Gate:
         os.link(self._pipe, self.path)
 
     def wait_for_a_request(self):
-        """Until a request is held."""
-        _wait(self.path.with_name("gate.reached").exists)
+        """Waits until a request is held."""
+        wait_for(self.path.with_name("gate.reached").exists)
 
     def open(self):
-        """Lets those in that wait, and all that come later."""
+        """Lets waiting and later requests pass."""
         beside = self.path.with_name("open")
         beside.write_text("open")
         beside.rename(self.path)
         while True:
             try:
                 os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:  # nobody reads, or no longer
+            except OSError:  # no reader left
                 return
             time.sleep(0.01)
-
-
-def _wait(condition):
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -122,89 +107,89 @@ def gate(tmp_path):
     gate.open()
 
 
-def test_an_entrance_has_so_many_places_and_turns():
-    entrance = Entrance(running=1, limit=2)
-    with entrance.place(), entrance.place():
-        with pytest.raises(RequestError) as caught, entrance.place():
+def test_admission_is_limited_and_so_are_turns():
+    control = AdmissionControl(running=1, limit=2)
+    with control.admit(), control.admit():
+        with pytest.raises(RequestError) as caught, control.admit():
             pass
         assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-        with entrance.turn(NEVER):
-            with pytest.raises(RequestError) as caught, entrance.turn(time.time() + 0.01):
+        with control.take_turn(NEVER):
+            with pytest.raises(RequestError) as caught, control.take_turn(time.time() + 0.01):
                 pass
             assert caught.value.code == LATE
-        with entrance.turn(NEVER):
+        with control.take_turn(NEVER):
             pass
-        with pytest.raises(RequestError) as caught, entrance.turn(time.time() - 1):
+        with pytest.raises(RequestError) as caught, control.take_turn(time.time() - 1):
             pass
         assert caught.value.code == LATE
-    with entrance.place():
+    with control.admit():
         pass
 
 
 def test_turns_go_by_arrival():
-    entrance = Entrance(running=1, limit=1)
-    came = []
+    control = AdmissionControl(running=1, limit=1)
+    order = []
 
     def take(number):
-        with entrance.turn(NEVER):
-            came.append(number)
+        with control.take_turn(NEVER):
+            order.append(number)
 
-    with futures.ThreadPoolExecutor(4) as pool, entrance.turn(NEVER):
+    with futures.ThreadPoolExecutor(4) as pool, control.take_turn(NEVER):
         for number in range(4):
             pool.submit(take, number)
-            _wait(lambda count=number + 1: len(entrance._waiting) == count)
-    assert came == [0, 1, 2, 3]
+            wait_for(lambda count=number + 1: len(control._waiting) == count)
+    assert order == [0, 1, 2, 3]
 
 
 def test_requests_that_come_together_are_joined(full_batches):
-    asked = [full_batches.Predict.future(_request(b"a%d" % i), TIMEOUT_S) for i in range(4)]
-    for i, future in enumerate(asked):
-        outputs = _outputs(future.result())
+    calls = [
+        full_batches.Predict.future(make_telling_request(b"a%d" % i), TIMEOUT_S) for i in range(4)
+    ]
+    for i, future in enumerate(calls):
+        outputs = to_arrays(future.result())
         assert outputs["names"].tolist() == [b"a%d" % i]
         assert outputs["rows"].tolist() == [4]
         assert outputs["version"].tolist() == [TELLING_VERSION]
 
 
 def test_rows_come_back_to_their_requests(full_batches):
-    three = full_batches.Predict.future(_request(b"a", b"b", b"c"), TIMEOUT_S)
-    one = full_batches.Predict.future(_request(b"d"), TIMEOUT_S)
-    assert _outputs(three.result())["names"].tolist() == [b"a", b"b", b"c"]
-    assert _outputs(one.result())["names"].tolist() == [b"d"]
-    assert _outputs(one.result())["rows"].tolist() == [4]
+    three = full_batches.Predict.future(make_telling_request(b"a", b"b", b"c"), TIMEOUT_S)
+    one = full_batches.Predict.future(make_telling_request(b"d"), TIMEOUT_S)
+    assert to_arrays(three.result())["names"].tolist() == [b"a", b"b", b"c"]
+    assert to_arrays(one.result())["names"].tolist() == [b"d"]
+    assert to_arrays(one.result())["rows"].tolist() == [4]
 
 
 def test_a_request_without_rows_waits_for_nobody(full_batches):
-    outputs = _outputs(full_batches.Predict(_request(), TIMEOUT_S))
+    outputs = to_arrays(full_batches.Predict(make_telling_request(), TIMEOUT_S))
     assert {name: array.shape for name, array in outputs.items()} == {
         name: (0,) for name in ("version", "again", "rows", "names")
     }
 
 
 def test_a_request_above_the_largest_batch_is_refused(full_batches):
-    with pytest.raises(grpc.RpcError) as caught:
-        full_batches.Predict(_request(*[b"a"] * 5), TIMEOUT_S)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "Task size 5 is larger than maximum input batch size 4"
+    request = make_telling_request(*[b"a"] * 5)
+    check_refusal(full_batches.Predict, request, grpc.StatusCode.INVALID_ARGUMENT, "size 5", "4")
 
 
 def test_a_row_that_is_late_is_not_computed(full_batches):
-    """Its batch is computed when full: the others' rows, and not it."""
-    late = full_batches.Predict.future(_request(b"late"), 0.2)
+    """Its batch runs when full, without the late row."""
+    late = full_batches.Predict.future(make_telling_request(b"late"), 0.2)
     assert late.exception().code() == LATE
-    asked = [full_batches.Predict.future(_request(b"a"), TIMEOUT_S) for _ in range(3)]
-    for future in asked:
-        outputs = _outputs(future.result())
+    calls = [full_batches.Predict.future(make_telling_request(b"a"), TIMEOUT_S) for _ in range(3)]
+    for future in calls:
+        outputs = to_arrays(future.result())
         assert outputs["names"].tolist() == [b"a"]
         assert outputs["rows"].tolist() == [3]
 
 
 def test_beyond_the_queue_requests_are_refused(small_queue, gate):
     with grpc.insecure_channel(small_queue.address) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        asked = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(8)]
-        _wait(lambda: sum(future.done() for future in asked) >= 4)
+        stub = PredictionServiceStub(channel)
+        calls = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(8)]
+        wait_for(lambda: sum(future.done() for future in calls) >= 4)
         gate.open()
-        codes = [future.code() for future in asked]  # waits for each
+        codes = [future.code() for future in calls]  # waits for each
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
     assert codes.count(grpc.StatusCode.OK) <= 4  # one runs, two wait, one comes as the gate opens
 
@@ -213,91 +198,90 @@ def test_a_request_that_is_late_in_the_queue_is_not_computed(small_queue, gate, 
     (tmp_path / "never").mkdir()
     never = Gate(tmp_path / "never")
     with grpc.insecure_channel(small_queue.address) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        stub = PredictionServiceStub(channel)
         held = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
-        gate.wait_for_a_request()
+        gate.wait_for_amake_telling_request()
         late = stub.Predict.future(_hold(never.path), 0.5)
         assert late.exception().code() == LATE
         gate.open()
         assert held.exception() is None
-        # Were the late one computed, it would hold up the queue for ever.
+        # If the late request ran, it would block the queue for ever.
         assert stub.Predict.future(_hold(gate.path), TIMEOUT_S).exception() is None
 
 
 def test_without_batching_the_queue_is_bounded_too(contract_address, channel, server, gate):
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    stub = PredictionServiceStub(channel)
     limit = RUNNING + WAITING
-    asked = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(limit + 5)]
-    _wait(lambda: sum(future.done() for future in asked) == 5)
-    refused = [future for future in asked if future.done()]
+    calls = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(limit + 5)]
+    wait_for(lambda: sum(future.done() for future in calls) == 5)
+    refused = [future for future in calls if future.done()]
     assert {future.code() for future in refused} == {grpc.StatusCode.UNAVAILABLE}
-    assert refused[0].details() == (
-        f"The server is full: {limit} requests run or wait. Try again later."
-    )
-    # Those who only look are still answered; by REST, too, no more work is taken.
-    assert ask(f"{server.rest}/v1/models/telling")[0] == 200
-    status, answer = ask(f"{server.rest}/v1/models/telling:predict", {"instances": ["a"]})
+    assert f"{limit} requests" in refused[0].details()
+    # Status is still answered; REST refuses work, too.
+    assert ask_rest(f"{server.rest}/v1/models/telling")[0] == 200
+    status, answer = ask_rest(f"{server.rest}/v1/models/telling:predict", {"instances": ["a"]})
     assert (status, answer["error"]) == (503, refused[0].details())
     gate.open()
-    for future in asked:
+    for future in calls:
         if future not in refused:
             assert future.result().model_spec.version.value == TELLING_VERSION
 
 
 def test_without_batching_a_late_request_gives_way(contract_address, channel, gate):
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    stub = PredictionServiceStub(channel)
     held = [stub.Predict.future(_hold(gate.path), TIMEOUT_S) for _ in range(RUNNING)]
-    # Requests overtake each other on their way: the first of these may yet find a turn.
-    _wait(lambda: stub.Predict.future(_request(b"a"), 0.5).code() == LATE)
-    assert stub.Predict.future(_request(b"a"), 0.5).code() == LATE
+    # Requests may overtake each other: the first of these may still get a turn.
+    wait_for(lambda: stub.Predict.future(make_telling_request(b"a"), 0.5).code() == LATE)
+    assert stub.Predict.future(make_telling_request(b"a"), 0.5).code() == LATE
     gate.open()
     assert [future.exception() for future in held] == [None] * RUNNING
-    assert _outputs(stub.Predict(_request(b"a"), TIMEOUT_S))["names"].tolist() == [b"a"]
+    assert to_arrays(stub.Predict(make_telling_request(b"a"), TIMEOUT_S))["names"].tolist() == [
+        b"a"
+    ]
 
 
 def _wait_until_it_listens_no_more(server):
     with contextlib.suppress(OSError):
         while True:
-            ask(f"{server.rest}/v1/models/telling")
+            ask_rest(f"{server.rest}/v1/models/telling")
             time.sleep(0.05)
 
 
-def _ask_to_hold(door, server, channel, pool, gate):
-    """The future of a request that runs until the gate opens."""
-    if door == "grpc":
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        asked = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
+def _start_held_request(api, server, channel, pool, gate):
+    """Returns the future of a request that runs until the gate opens."""
+    if api == "grpc":
+        held = PredictionServiceStub(channel).Predict.future(_hold(gate.path), TIMEOUT_S)
     else:
         document = {"signature_name": "hold", "instances": [str(gate.path)]}
-        asked = pool.submit(ask, f"{server.rest}/v1/models/telling:predict", document)
+        held = pool.submit(ask_rest, f"{server.rest}/v1/models/telling:predict", document)
     gate.wait_for_a_request()
-    return asked
+    return held
 
 
-@pytest.mark.parametrize("door", ["grpc", "rest"])
-def test_a_running_request_finishes_when_the_server_stops(start_server, telling_base, gate, door):
+@pytest.mark.parametrize("api", ["grpc", "rest"])
+def test_a_running_request_finishes_when_the_server_stops(start_server, telling_base, gate, api):
     options = ("--model-name", "telling", "--model-base-path", telling_base)
     with (
         start_server(*options) as server,
         grpc.insecure_channel(server.address) as channel,
         futures.ThreadPoolExecutor(1) as pool,
     ):
-        answer = _ask_to_hold(door, server, channel, pool, gate)
+        answer = _start_held_request(api, server, channel, pool, gate)
         server.process.terminate()
         _wait_until_it_listens_no_more(server)
         gate.open()
-        if door == "grpc":
+        if api == "grpc":
             assert answer.result().model_spec.version.value == TELLING_VERSION
         else:
             status, document = answer.result()
             assert (status, document["predictions"][0]["version"]) == (200, TELLING_VERSION)
-        # A second signal, as the fixture sends, would end it at once.
+        # Before the fixture sends another signal, which would end it at once.
         assert server.process.wait(TIMEOUT_S) == 0
 
 
-@pytest.mark.parametrize("door", ["grpc", "rest"])
+@pytest.mark.parametrize("api", ["grpc", "rest"])
 def test_a_request_that_hangs_does_not_keep_the_server(
-    start_server, telling_base, tmp_path, gate, door
+    start_server, telling_base, tmp_path, gate, api
 ):
     socket = tmp_path / "grpc.sock"
     with (
@@ -308,11 +292,11 @@ def test_a_request_that_hangs_does_not_keep_the_server(
         grpc.insecure_channel(server.address) as channel,
         futures.ThreadPoolExecutor(1) as pool,
     ):
-        asked = _ask_to_hold(door, server, channel, pool, gate)
+        held = _start_held_request(api, server, channel, pool, gate)
         server.process.terminate()
         assert server.process.wait(GRACE_S + 5) == 0
         assert not socket.exists()
-        assert asked.exception()
+        assert held.exception()
 
 
 def test_a_version_that_loads_does_not_keep_the_server(start_server, tmp_path, gate):
@@ -329,17 +313,17 @@ def test_a_version_that_loads_does_not_keep_the_server(start_server, tmp_path, g
         (tmp_path / "2" / "assets.extra" / "SHA256SUMS").unlink()
         write_checksums(tmp_path / "2")
         (tmp_path / "2").rename(base / "2")
-        gate.wait_for_a_request()
+        gate.wait_for_amake_telling_request()
         server.process.terminate()
         assert server.process.wait(GRACE_S) == 0
 
 
 def test_warming_up_waits_for_no_request(export_base):
-    full = Entrance(running=0, limit=0)
+    full = AdmissionControl(running=0, limit=0)
     assert Servable("leuko", export_base / str(NEWEST), full).version == NEWEST
 
 
 def test_warm_up_requests_above_the_largest_batch_are_left_out(export_base):
     batching = BatchingParameters(max_batch_size=1)
-    servable = Servable("leuko", export_base / str(NEWEST), Entrance(1, 1), batching)
+    servable = Servable("leuko", export_base / str(NEWEST), AdmissionControl(1, 1), batching)
     assert servable.version == NEWEST

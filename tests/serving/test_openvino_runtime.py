@@ -1,11 +1,9 @@
 """The local server with `--runtime openvino` against TensorFlow's own run of the export."""
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from calls import encode_png
 
 from serving.client import Client
 from serving.messages import to_array
@@ -27,52 +25,46 @@ def signatures(exports):
     return tf.saved_model.load(str(exports / "1")).signatures
 
 
-def _cells(count: int) -> np.ndarray:
+def _draw_cells(count: int) -> np.ndarray:
     drawn = [draw_cell("MYO", np.random.default_rng(seed))[0][..., :3] for seed in range(count)]
     return np.stack(drawn)
 
 
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _asked(client: Client, signature: str, images) -> dict[str, np.ndarray]:
+def _ask(client: Client, signature: str, images) -> dict[str, np.ndarray]:
     answer = client.send(signature, images)
     return {name: to_array(tensor) for name, tensor in answer.outputs.items()}
 
 
-def _assert_same(found: dict[str, np.ndarray], expected: dict[str, tf.Tensor]) -> None:
+def _check_same(found: dict[str, np.ndarray], expected: dict[str, tf.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if value.dtype == tf.float32:
             np.testing.assert_allclose(found[name], value, atol=TOLERANCE, err_msg=name)
-        elif name != "classes":  # near ties may fall otherwise
+        elif name != "classes":  # near ties may be ordered otherwise
             np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_images_are_answered_as_by_tensorflow(openvino_client, signatures):
-    images = _cells(3)
-    found = _asked(openvino_client, "serving_default", images)
+    images = _draw_cells(3)
+    found = _ask(openvino_client, "serving_default", images)
     expected = signatures["serving_default"](tf.constant(images))
     assert expected["probabilities"].numpy().std() > 100 * TOLERANCE
-    _assert_same(found, expected)
+    _check_same(found, expected)
 
 
 def test_files_are_answered_as_by_tensorflow_and_damaged_ones_marked(openvino_client, signatures):
-    good = _png(_cells(1)[0])
-    files = [good, good[:300], _png(_cells(2)[1][:200, :250])]
-    found = _asked(openvino_client, "encoded", files)
+    good = encode_png(_draw_cells(1)[0])
+    files = [good, good[:300], encode_png(_draw_cells(2)[1][:200, :250])]
+    found = _ask(openvino_client, "encoded", files)
     assert [*found["valid"]] == [True, False, True]
-    _assert_same(found, signatures["encoded"](tf.constant(files)))
+    _check_same(found, signatures["encoded"](tf.constant(files)))
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "encoded"])
 def test_no_image_gives_no_answer(openvino_client, signature):
     none = np.zeros((0, 40, 40, 3), np.uint8) if signature == "serving_default" else []
-    assert _asked(openvino_client, signature, none)["probabilities"].shape == (0, 15)
+    assert _ask(openvino_client, signature, none)["probabilities"].shape == (0, 15)
 
 
 def test_other_signatures_are_still_there(openvino_client):
-    assert _asked(openvino_client, "embed", [_png(_cells(1)[0])])["valid"].all()
+    assert _ask(openvino_client, "embed", [encode_png(_draw_cells(1)[0])])["valid"].all()
