@@ -303,9 +303,9 @@ class Models:
             servable, version.servable = version.servable, None
         assert servable is not None
         servable.close()
+        _log_change(name, version, start, "unloaded")
         with self._change:
             version.state = State.END
-        _log_change(name, version, start, "unloaded")
 
 
 def _not_found(name: str, number: int | None) -> RequestError:

@@ -53,6 +53,7 @@ def ask_version(prediction: Any, rows: int = 1, **spec: Any) -> int:
     """Returns the version of a TellingModel that answers; fails if the answer mixes versions."""
     response = prediction.Predict(make_telling_request(*[b"a"] * rows, **spec), TIMEOUT_S)
     outputs = to_arrays(response)
+    assert len(outputs["version"]) == rows
     (version,) = {*outputs["version"], *outputs["again"], response.model_spec.version.value}
     return version
 
