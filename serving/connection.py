@@ -158,18 +158,12 @@ def add_options(parser: argparse.ArgumentParser, timeout_s: float = TIMEOUT_S) -
         metavar="SECONDS",
         help=f"time limit of one request with all its attempts (default: {timeout_s:g})",
     )
-    group.add_argument(
-        "--ca-certificate",
-        type=Path,
-        metavar="PEM",
-        help="encrypt, and check the server's certificate with this authority's",
-    )
-    group.add_argument(
-        "--client-certificate", type=Path, metavar="PEM", help="certificate to show to the server"
-    )
-    group.add_argument(
-        "--client-key", type=Path, metavar="PEM", help="private key of --client-certificate"
-    )
+    for option, meaning in (
+        ("--ca-certificate", "encrypt, and check the server's certificate with this authority's"),
+        ("--client-certificate", "certificate to show to the server"),
+        ("--client-key", "private key of --client-certificate"),
+    ):
+        group.add_argument(option, type=Path, metavar="PEM", help=meaning)
 
 
 def make_tls(args: argparse.Namespace) -> Tls | None:

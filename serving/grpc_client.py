@@ -150,18 +150,7 @@ class Client:
         self._channel.close()
 
     def predict(self, encoded_images: Iterable[bytes], *, saliency: bool = False) -> list[Answer]:
-        """Classifies images, a few per request, one request after the other.
-
-        Args:
-          encoded_images: PNG or JPEG files of any size.
-          saliency: Whether to request saliency maps, too (signature `explain`).
-
-        Returns:
-          One Answer per image, in the order of the images.
-
-        Raises:
-          ServingError: see `classify_many`.
-        """
+        """Classifies images as `classify_many` does, but one request after the other."""
         return list(self.classify_many(encoded_images, concurrency=1, saliency=saliency))
 
     def classify_many(

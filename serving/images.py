@@ -14,19 +14,9 @@ from leuko_tf.data.finding import walk_images
 
 # Nine of the 256 colours of Matplotlib's magma; linear interpolation stays within 10 of 255.
 # Matplotlib itself would be half of what the client installs.
-_MAGMA = np.array(
-    [
-        (0, 0, 4),
-        (29, 17, 71),
-        (80, 18, 124),
-        (130, 38, 129),
-        (182, 54, 122),
-        (230, 81, 100),
-        (251, 136, 97),
-        (254, 194, 135),
-        (252, 253, 191),
-    ]
-)
+_MAGMA = np.frombuffer(
+    bytes.fromhex("000004 1d1147 50127c 822681 b6367a e65164 fb8861 fec287 fcfdbf"), np.uint8
+).reshape(-1, 3)
 _OVERLAY_OPACITY = 0.55  # as in leuko_tf.explanation
 
 

@@ -112,10 +112,7 @@ def make_inputs(images: Sequence[bytes], batch: int, signature: str) -> list[Any
 
 
 def check_inputs(client: Client, signature: str, inputs: Sequence[Any]) -> int:
-    """Makes each request once, which also warms up the server.
-
-    Returns:
-      The model version that answered.
+    """Makes each request once, which also warms up the server; returns the model's version.
 
     Raises:
       ServingError: see `Client.send`; or the server cannot read one of the images.

@@ -27,25 +27,11 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
-# Enumerations list only the values that this module uses: proto3 keeps unknown numbers, so an
-# answer with another value still parses.
-_ERRORS = """
-    name: "leuko/tensorflow.error.proto" package: "tensorflow.error" syntax: "proto3"
-    enum_type { name: "Code" value { name: "OK" number: 0 } }
-"""
+# Only the fields and enumeration values that the client uses: proto3 keeps unknown numbers, so
+# answers with others still parse.
 _TENSORS = """
     name: "leuko/tensorflow.proto" package: "tensorflow" syntax: "proto3"
-    enum_type {
-      name: "DataType"
-      value { name: "DT_INVALID" number: 0 }
-      value { name: "DT_FLOAT" number: 1 }
-      value { name: "DT_DOUBLE" number: 2 }
-      value { name: "DT_INT32" number: 3 }
-      value { name: "DT_UINT8" number: 4 }
-      value { name: "DT_STRING" number: 7 }
-      value { name: "DT_INT64" number: 9 }
-      value { name: "DT_BOOL" number: 10 }
-    }
+    enum_type { name: "DataType" value { name: "DT_INVALID" number: 0 } }
     message_type {
       name: "TensorShapeProto"
       field { name: "dim" number: 2 label: LABEL_REPEATED type_name: "Dim" }
@@ -68,7 +54,6 @@ _TENSORS = """
 _SERVING = """
     name: "leuko/tensorflow.serving.proto" package: "tensorflow.serving" syntax: "proto3"
     dependency: "google/protobuf/wrappers.proto"
-    dependency: "leuko/tensorflow.error.proto"
     dependency: "leuko/tensorflow.proto"
     message_type {
       name: "ModelSpec"
@@ -82,7 +67,6 @@ _SERVING = """
       name: "PredictRequest"
       field { name: "model_spec" number: 1 type_name: "ModelSpec" }
       field { name: "inputs" number: 2 label: LABEL_REPEATED type_name: "InputsEntry" }
-      field { name: "output_filter" number: 3 label: LABEL_REPEATED type: TYPE_STRING }
       nested_type {
         name: "InputsEntry"
         field { name: "key" number: 1 type: TYPE_STRING }
@@ -128,14 +112,13 @@ _SERVING = """
     }
     message_type {
       name: "StatusProto"
-      field { name: "error_code" number: 1 type: TYPE_ENUM type_name: ".tensorflow.error.Code" }
       field { name: "error_message" number: 2 type: TYPE_STRING }
     }
 """
 
 POOL = descriptor_pool.DescriptorPool()
 POOL.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-for _text in (_ERRORS, _TENSORS, _SERVING):
+for _text in (_TENSORS, _SERVING):
     _file = text_format.Parse(_text, descriptor_pb2.FileDescriptorProto())
     POOL.AddSerializedFile(_file.SerializeToString())
 
@@ -152,7 +135,7 @@ GetModelStatusRequest = _get_message_class("tensorflow.serving.GetModelStatusReq
 GetModelStatusResponse = _get_message_class("tensorflow.serving.GetModelStatusResponse")
 ModelVersionStatus = _get_message_class("tensorflow.serving.ModelVersionStatus")
 
-_STRING = POOL.FindEnumTypeByName("tensorflow.DataType").values_by_name["DT_STRING"].number
+_STRING = 7  # DT_STRING
 # DataType number: (NumPy type, the field with its values one by one). `tensor_content` holds all
 # values as one block, little-endian.
 _NUMBERS: dict[int, tuple[np.dtype, str]] = {
@@ -177,13 +160,11 @@ def to_tensor(values: np.ndarray | Sequence[bytes]) -> Any:
     """
     tensor = TensorProto()
     if isinstance(values, np.ndarray):
-        for number, (dtype, _) in _NUMBERS.items():
-            if values.dtype == dtype:
-                tensor.dtype = number
-                tensor.tensor_content = values.tobytes()
-                break
-        else:
+        numbers = {dtype: number for number, (dtype, _) in _NUMBERS.items()}
+        if values.dtype not in numbers:
             raise ValueError(f"Cannot make a tensor of the array type {values.dtype}.")
+        tensor.dtype = numbers[values.dtype]
+        tensor.tensor_content = values.tobytes()
         shape: tuple[int, ...] = values.shape
     else:
         tensor.dtype = _STRING

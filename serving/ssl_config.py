@@ -92,23 +92,12 @@ def main() -> None:
         epilog=RECIPE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--key", type=Path, required=True, metavar="PEM", help="the server's private key"
-    )
-    parser.add_argument(
-        "--certificate",
-        type=Path,
-        required=True,
-        metavar="PEM",
-        help="the server's certificate, followed by its intermediate ones",
-    )
-    parser.add_argument(
-        "--ca",
-        type=Path,
-        required=True,
-        metavar="PEM",
-        help="the authority's certificate; clients without one of this authority are refused",
-    )
+    for option, meaning in (
+        ("--key", "the server's private key"),
+        ("--certificate", "the server's certificate, followed by its intermediate ones"),
+        ("--ca", "the authority's certificate; clients without one of this authority are refused"),
+    ):
+        parser.add_argument(option, type=Path, required=True, metavar="PEM", help=meaning)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     args = parser.parse_args()
     write_ssl_config(args.key, args.certificate, args.ca, args.out)
