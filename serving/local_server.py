@@ -61,12 +61,16 @@ _LOG = logging.getLogger("serving.local_server")
 
 
 def _configure_logging() -> None:
-    """Logs to stderr with time: INFO of this package, warnings of others."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+    """Logs with time to stderr, only for this package: gRPC would log each malformed request."""
+    form = logging.Formatter(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
     )
-    logging.getLogger("serving").setLevel(logging.INFO)
-    # gRPC would print a line for each client that it refuses.
+    handler = logging.StreamHandler()
+    handler.setFormatter(form)
+    logger = logging.getLogger("serving")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    # gRPC's core would print a line for each client that it refuses.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 

@@ -200,7 +200,7 @@ def test_a_request_that_is_late_in_the_queue_is_not_computed(small_queue, gate, 
     with grpc.insecure_channel(small_queue.address) as channel:
         stub = PredictionServiceStub(channel)
         held = stub.Predict.future(_hold(gate.path), TIMEOUT_S)
-        gate.wait_for_amake_telling_request()
+        gate.wait_for_a_request()
         late = stub.Predict.future(_hold(never.path), 0.5)
         assert late.exception().code() == LATE
         gate.open()
@@ -313,7 +313,7 @@ def test_a_version_that_loads_does_not_keep_the_server(start_server, tmp_path, g
         (tmp_path / "2" / "assets.extra" / "SHA256SUMS").unlink()
         write_checksums(tmp_path / "2")
         (tmp_path / "2").rename(base / "2")
-        gate.wait_for_amake_telling_request()
+        gate.wait_for_a_request()
         server.process.terminate()
         assert server.process.wait(GRACE_S) == 0
 
