@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -225,18 +225,17 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     parts = [(str(file), settings)]
     parts += [("command line", _parse_override(override)) for override in overrides or []]
     merged = OmegaConf.structured(Config)
-    for source, part in parts:
-        _check_kinds(source, OmegaConf.to_container(part), Config())
-        try:
-            merged = OmegaConf.merge(merged, part)
-        except OmegaConfBaseException as error:
-            raise UserError(f"{source}: {_format_error(error)}") from error
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{source}: {error}") from error
+    source = str(file)
     try:
+        for source, part in parts:
+            _check_kinds(source, OmegaConf.to_container(part), Config())
+            merged = OmegaConf.merge(merged, part)
+        source = str(file)
         return OmegaConf.to_object(merged)  # type: ignore[return-value]  # the schema makes it a Config
     except OmegaConfBaseException as error:
-        raise UserError(f"{file}: {_format_error(error)}") from error
+        raise UserError(f"{source}: {_format_error(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -260,10 +259,8 @@ def make_paths_absolute(config: Config) -> Config:
 
 def list_differences(one: Config, other: Config) -> list[str]:
     """Lists the differences of two configurations as `key: value -> value`."""
-    flat_one, flat_other = _flatten(one), _flatten(other)
-    return [
-        f"{k}: {flat_one[k]} -> {flat_other[k]}" for k in flat_one if flat_one[k] != flat_other[k]
-    ]
+    new = _flatten(other)
+    return [f"{k}: {old} -> {new[k]}" for k, old in _flatten(one).items() if old != new[k]]
 
 
 def find_config(path: str | Path) -> Path:
@@ -303,15 +300,10 @@ def _check_kinds(source: str, given: Any, default: Any, key: str = "") -> None:
                 _check_kinds(source, value, known[name], f"{key}.{name}" if key else name)
 
 
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            flat.update(_flatten(value, f"{prefix}{item.name}."))
-        else:
-            flat[prefix + item.name] = value
-    return flat
+def _flatten(config: Config) -> dict[str, Any]:
+    """Returns all settings by key, such as `data.rotate`."""
+    groups = vars(config).items()
+    return {f"{group}.{k}": v for group, settings in groups for k, v in vars(settings).items()}
 
 
 def _format_error(error: OmegaConfBaseException) -> str:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDS = (1, 2, 3, 4, 5)
-HELD_OUT_KEY = "data.held_out_fold"
 
 
 def cross_validate(
@@ -151,8 +150,8 @@ def main() -> None:
     add_evaluation_arguments(parser)
     parser.add_argument("settings", nargs="*", metavar="key.sub=value", help="override the file")
     arguments = parser.parse_intermixed_args()
-    if any(setting.startswith(f"{HELD_OUT_KEY}=") for setting in arguments.settings):
-        raise UserError(f"The cross-validation sets {HELD_OUT_KEY}; choose one fold with --fold")
+    if any(setting.startswith("data.held_out_fold=") for setting in arguments.settings):
+        raise UserError("The cross-validation sets data.held_out_fold; choose a fold with --fold")
     config = make_paths_absolute(load_config(arguments.config, arguments.settings))
     others, replicates = check_options(arguments)
     if arguments.fold and others:

@@ -103,10 +103,15 @@ class Layer:
 
 
 def import_network(file: Path | str, raw_outputs: bool = False) -> "keras.Model":
-    """Builds the network of 2019 from its weight file.
+    """Builds the network of 2019 from its weight file; see `read_weights` and `build_network`."""
+    return build_network(read_weights(Path(file)), raw_outputs)
+
+
+def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
+    """Builds the network of 2019 from the result of `read_weights`.
 
     Args:
-      file: HDF5 file of Keras 2, of weights or of a whole model.
+      weights: From `read_weights`.
       raw_outputs: Whether to keep the 16 outputs in the order of `OUTPUTS`, to study the two
         erythroblast outputs. The project's commands take only models with 15.
 
@@ -114,15 +119,7 @@ def import_network(file: Path | str, raw_outputs: bool = False) -> "keras.Model"
       A float32 Keras model from images, uint8 or float [batch, height, width, 3] in 0 to 255, to
       probabilities, float32 [batch, 15] in the order of `leuko_tf.classes.CODES`. Its input size
       is 400 px.
-
-    Raises:
-      UserError: as `read_weights`.
     """
-    return build_network(read_weights(Path(file)), raw_outputs)
-
-
-def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
-    """Builds the network of 2019 from the result of `read_weights`; see `import_network`."""
     import keras
 
     from leuko_tf.network.layers import MergingDense

@@ -1,8 +1,8 @@
 """The network of 2019 as its authors built it, with the Keras 2 of today: `tf_keras`.
 
-It is there to be compared with what `leuko_tf.import_2019` makes of its weight file, and shares no
-code with the project. Source of the construction: Matek et al. 2019, and the ResNeXt code for Keras
-that it follows.
+Tests compare it with what `leuko_tf.import_2019` makes of its weight file; it shares no code with
+the project. Source of the construction: Matek et al. 2019, and the ResNeXt code for Keras that it
+follows.
 """
 
 import warnings
@@ -13,7 +13,7 @@ import numpy as np
 import tf_keras
 from tf_keras import layers
 
-# The outputs in the order of the file; the sum of the second and third is the erythroblast's.
+# The outputs in the order of the file; EBO and EBO2 together are the erythroblast.
 OUTPUTS = (
     "BAS", "EBO", "EBO2", "EOS", "KSC", "LYA", "LYT", "MMZ",
     "MOB", "MON", "MYB", "MYO", "NGB", "NGS", "PMB", "PMO",
@@ -21,7 +21,7 @@ OUTPUTS = (
 
 SLOPE = 0.3  # Keras 2's default
 CARDINALITY = 32
-SPREAD = 1.0  # standard deviation of each logit over the images that it is filled with
+SPREAD = 1.0  # standard deviation of each logit over the images of `fill`
 
 
 class _Numbered:
@@ -64,7 +64,7 @@ class _Numbered:
 
 
 def build() -> tf_keras.Model:
-    """The network: float32 images [n, 400, 400, 3], 0 to 1, to 16 probabilities."""
+    """Builds the network: float32 images [n, 400, 400, 3], 0 to 1, to 16 probabilities."""
     make = _Numbered()
     images = layers.Input((400, 400, 3), name="input_1")
     x = make.activation(make.norm(make.convolution(images, 64, 7, 2)))
@@ -79,17 +79,17 @@ def build() -> tf_keras.Model:
 
 
 def fill(model: tf_keras.Model, images: np.ndarray) -> None:
-    """Gives every weight a random number, such that the answers about these images differ.
+    """Fills the weights with random numbers for which the answers to these images differ.
 
-    The moving averages lie about the true ones of the images, which one pass in training mode
-    finds: with others a signal would fade or explode over 53 layers.
+    The moving averages are near the true ones of the images, which one pass in training mode finds.
+    Otherwise the signal would vanish or explode over 53 layers.
 
     Args:
-      model: from `build`.
+      model: From `build`.
       images: uint8 array [n, 400, 400, 3].
     """
     rng = np.random.default_rng(2019)
-    pixels = scaled(images)
+    pixels = scale(images)
     norms = [n for n in model.layers if isinstance(n, layers.BatchNormalization)]
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
@@ -115,18 +115,18 @@ def fill(model: tf_keras.Model, images: np.ndarray) -> None:
     dense.set_weights([kernel, -(features @ kernel).mean(axis=0)])
 
 
-def scaled(images: np.ndarray) -> np.ndarray:
-    """uint8 images as the network takes them: times 1/255 and nothing else."""
+def scale(images: np.ndarray) -> np.ndarray:
+    """Scales uint8 images by 1/255, as the network takes them."""
     return images.astype(np.float32) / 255
 
 
-def probabilities(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
-    """What the network answers about uint8 images [n, 400, 400, 3]: float32 [n, 16]."""
-    return model(scaled(images), training=False).numpy()
+def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
+    """Computes float32 probabilities [n, 16] of uint8 images [n, 400, 400, 3]."""
+    return model(scale(images), training=False).numpy()
 
 
 def save(model: tf_keras.Model, weights: Path, whole: Path) -> None:
-    """Writes the two forms of Keras 2: weights alone, and the whole model with its optimizer."""
+    """Writes both file formats of Keras 2: weights alone, and the whole model with optimizer."""
     model.save_weights(weights)
     model.compile("adam", loss="categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)

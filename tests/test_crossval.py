@@ -1,4 +1,4 @@
-"""Cross-validation as a person runs it: one fold, all, killed in between, resumed, repeated."""
+"""Cross-validation by the command: one fold, all folds, killed, resumed, repeated."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from running import check_refusal, run_module
 from test_commands import heavy_imports
 
 from leuko_tf.cli import UserError
@@ -46,17 +47,16 @@ class Course:
     resumed: subprocess.CompletedProcess[str]
 
 
-def words(workdir: Path, *more: object) -> list[str]:
-    given = ("leuko_tf.crossval", "--config", "demo.yaml", "--workdir", workdir, *more)
-    return [str(word) for word in given]
+def make_words(workdir: Path, *more: object) -> list[str]:
+    words = ("leuko_tf.crossval", "--config", "demo.yaml", "--workdir", workdir, *more)
+    return [*map(str, words)]
 
 
 def run_command(workdir: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *words(workdir, *more)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_module(*make_words(workdir, *more))
 
 
-def done_folds(workdir: Path) -> set[str]:
+def find_done_folds(workdir: Path) -> set[str]:
     return {file.parent.name for file in workdir.glob("fold_*/predictions.parquet")}
 
 
@@ -89,13 +89,13 @@ def course(
     folds_after_one = {f.name for f in workdir.iterdir()}
 
     killed = workdir / f"fold_{KILLED}"
-    command = [sys.executable, "-m", *words(workdir, *options, *settings)]
+    command = [sys.executable, "-m", *make_words(workdir, *options, *settings)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not read_log(killed) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    done_at_kill, log_at_kill = done_folds(workdir), len(read_log(killed))
+    done_at_kill, log_at_kill = find_done_folds(workdir), len(read_log(killed))
 
     resumed = run_command(workdir, *options, *settings)
     assert resumed.returncode == 0, resumed.stderr
@@ -199,7 +199,7 @@ def test_the_same_command_again_trains_nothing_and_tells_the_same(course: Course
     before = {f: f.stat().st_mtime_ns for f in course.workdir.glob("fold_*/*") if f.is_file()}
     metrics = (course.workdir / "metrics.json").read_text()
     (course.workdir / "metrics.json").unlink()
-    again = words(course.workdir, *course.options, *course.settings)
+    again = make_words(course.workdir, *course.options, *course.settings)
     assert heavy_imports(*again) == (0, "")  # so that it cannot have trained
     assert {f: f.stat().st_mtime_ns for f in before} == before
     assert (course.workdir / "metrics.json").read_text() == metrics
@@ -260,25 +260,20 @@ def test_pictures_of_before_go_and_other_files_stay(copy: Path) -> None:
 def test_bad_input_ends_in_one_message_before_any_training(course: Course) -> None:
     before = sorted(f for f in course.workdir.rglob("*"))
     for more, message in (
-        (("train.epochs=3",), r"fold_1 holds a training with another configuration: train.epochs: 2"),
-        (("--fold", 4, "train.seed=9"), "fold_1 holds a training with another configuration: train."),
-        (("data.held_out_fold=2",), "The cross-validation sets data.held_out_fold; choose one fold"),
+        (("train.epochs=3",), "fold_1 holds a training with another configuration: train.epochs"),
+        (("--fold", 4, "train.seed=9"), "fold_1 holds a training with another configuration"),
+        (("data.held_out_fold=2",), "The cross-validation sets data.held_out_fold; choose"),
         (("--bootstrap", -1), "--bootstrap takes 0 or more replicates"),
         (("--compare", "x=none.csv"), "--compare x: no file none.csv"),
         (("--compare", "none.csv"), "--compare takes NAME=TABLE"),
     ):
         done = run_command(course.workdir, *course.settings, *more)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("error: ")
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        check_refusal(done, "error: ", message)
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert sorted(f for f in course.workdir.rglob("*")) == before
 
 
 @pytest.mark.parametrize("fold", [0, 6, "x"])
 def test_there_are_five_folds(fold: object, tmp_path: Path) -> None:
     done = run_command(tmp_path, "--fold", fold)
-    assert done.returncode == 2
-    assert (
-        "choose from 1, 2, 3, 4, 5" in done.stderr.replace("'", "") or "invalid int" in done.stderr
-    )
+    check_refusal(done, "argument --fold: invalid", status=2)

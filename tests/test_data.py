@@ -1,4 +1,4 @@
-"""From cells to batches: sampling, turning, validation and resuming, without a built data set."""
+"""From cells to batches: sampling, augmentation, validation, resuming; without a built data set."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def _config(size: int = 16, seed: int = 1, epochs: int = 4, **of_data) -> Config
 
 
 def _cells(number: int, size: int = 16) -> pipeline.Cells:
-    """Cells that tell their index: it stands in every pixel's first channel."""
+    """Random cells whose first channel is their index."""
     images = np.random.default_rng(0).integers(0, 256, (number, size, size, 3), np.uint8)
     images[..., 0] = np.arange(number)[:, np.newaxis, np.newaxis]
     return pipeline.Cells(images, np.arange(number, dtype=np.int64) % 7)
 
 
-def _photograph(size: int) -> np.ndarray:
+def _draw_photograph(size: int) -> np.ndarray:
     """A smooth picture without symmetry, so that interpolation hardly blurs it."""
     noise = np.random.default_rng(4).uniform(0, 255, (size, size, 3))
     smooth = scipy.ndimage.gaussian_filter(noise, (size / 12, size / 12, 0))
@@ -40,7 +40,7 @@ def _photograph(size: int) -> np.ndarray:
     return (smooth * 255 / smooth.max()).round().astype(np.uint8)
 
 
-def _turned(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
+def _rotate(image: np.ndarray, degrees: float, flips: tuple[int, int] = (1, 1)) -> np.ndarray:
     transforms = augmentation.compute_affine_transforms(
         np.array([np.radians(degrees)]), np.array([flips], float), image.shape[0]
     )
@@ -57,23 +57,14 @@ labels_of_classes = st.lists(st.integers(0, 14), min_size=1, max_size=60).map(
 class TestPlanEpoch:
     @settings(deadline=None)
     @given(labels_of_classes, st.integers(1, 40), st.integers(0, 3))
-    def test_each_class_that_is_there_gives_as_many_samples_as_asked(
-        self, labels, samples_per_class, epoch
-    ):
-        plan = augmentation.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
-        present, counts = np.unique(labels[plan.indices], return_counts=True)
-        np.testing.assert_array_equal(present, np.unique(labels))
-        assert set(counts) == {samples_per_class}
-
-    @settings(deadline=None)
-    @given(labels_of_classes, st.integers(1, 40), st.integers(0, 3))
-    def test_within_a_class_images_are_used_equally_often_up_to_one(
+    def test_each_class_gives_as_many_samples_as_asked_with_even_use_of_its_images(
         self, labels, samples_per_class, epoch
     ):
         plan = augmentation.plan_epoch(labels, _config(samples_per_class=samples_per_class), epoch)
         uses = np.bincount(plan.indices, minlength=len(labels))
         for label in np.unique(labels):
             of_class = uses[labels == label]
+            assert of_class.sum() == samples_per_class
             assert of_class.max() - of_class.min() <= 1
 
     @settings(deadline=None)
@@ -158,42 +149,42 @@ ONE_LEVEL = 1.01  # of 255: results are rounded to whole grey levels
 @pytest.mark.parametrize("size", [32, 33])
 class TestTransforms:
     def test_no_turn_and_no_flip_leave_the_image_as_it_is(self, size):
-        image = _photograph(size)
-        np.testing.assert_array_equal(_turned(image, 0), image)
+        image = _draw_photograph(size)
+        np.testing.assert_array_equal(_rotate(image, 0), image)
 
     @pytest.mark.parametrize(("flips", "axis"), [((-1, 1), 1), ((1, -1), 0), ((-1, -1), (0, 1))])
     def test_flips_are_exact(self, size, flips, axis):
         """Flips are (horizontal, vertical): a horizontal one reverses the columns."""
-        image = _photograph(size)
-        np.testing.assert_array_equal(_turned(image, 0, flips), np.flip(image, axis))
+        image = _draw_photograph(size)
+        np.testing.assert_array_equal(_rotate(image, 0, flips), np.flip(image, axis))
 
     @pytest.mark.parametrize("quarters", [1, 2, 3, 4])
     def test_quarter_turns_are_counter_clockwise_and_exact(self, size, quarters):
-        image = _photograph(size)
-        np.testing.assert_array_equal(_turned(image, 90 * quarters), np.rot90(image, quarters))
+        image = _draw_photograph(size)
+        np.testing.assert_array_equal(_rotate(image, 90 * quarters), np.rot90(image, quarters))
 
     @pytest.mark.parametrize("degrees", [1, 30, 45, 123.4, 200, 359])
     def test_any_turn_is_scipys_within_the_inner_circle(self, size, degrees):
         """Both interpolate bilinearly; outside of the circle they fill differently."""
-        image = _photograph(size)
+        image = _draw_photograph(size)
         expected = scipy.ndimage.rotate(image.astype(float), degrees, reshape=False, order=1)
         y, x = np.mgrid[:size, :size] - (size - 1) / 2
         inside = np.hypot(x, y) < size / 2 - 1
         np.testing.assert_allclose(
-            _turned(image, degrees)[inside], expected[inside], atol=ONE_LEVEL
+            _rotate(image, degrees)[inside], expected[inside], atol=ONE_LEVEL
         )
 
     @pytest.mark.parametrize("flips", [(-1, 1), (1, -1)])
-    def test_an_image_is_flipped_first_and_then_turned(self, size, flips):
-        image = _photograph(size)
-        flipped = _turned(image, 0, flips).astype(np.uint8)
-        np.testing.assert_allclose(_turned(image, 30, flips), _turned(flipped, 30), atol=ONE_LEVEL)
+    def test_an_image_is_flipped_first_and_then_rotate(self, size, flips):
+        image = _draw_photograph(size)
+        flipped = _rotate(image, 0, flips).astype(np.uint8)
+        np.testing.assert_allclose(_rotate(image, 30, flips), _rotate(flipped, 30), atol=ONE_LEVEL)
 
     def test_corners_laid_bare_are_filled_from_the_image(self, size):
         """Reflection: a bright image has no dark corner at any angle."""
         image = np.full((size, size, 3), 200, np.uint8)
         for degrees in range(0, 360, 15):
-            np.testing.assert_array_equal(_turned(image, degrees), 200)
+            np.testing.assert_array_equal(_rotate(image, degrees), 200)
 
 
 class TestValidationSplit:
@@ -207,20 +198,13 @@ class TestValidationSplit:
             members = labels == label
             assert chosen[members].sum() == round(members.sum() * share)
             assert not chosen[members].all()
-
-    @settings(deadline=None)
-    @given(labels_of_classes, st.floats(0, 0.5), st.integers(0, 2**32 - 1))
-    def test_the_same_seed_chooses_the_same_images(self, labels, share, seed):
-        one, again = (pipeline.choose_validation(labels, share, seed) for _ in range(2))
-        np.testing.assert_array_equal(one, again)
+        again = pipeline.choose_validation(labels, share, seed)
+        np.testing.assert_array_equal(chosen, again)
 
     def test_another_seed_chooses_others(self):
         labels = np.zeros(100, int)
         one, other = (pipeline.choose_validation(labels, 0.5, seed) for seed in (1, 2))
         assert (one != other).any()
-
-    def test_a_share_of_zero_chooses_none(self):
-        assert not pipeline.choose_validation(np.arange(15), 0, 1).any()
 
 
 class TestTrainingBatches:
@@ -242,7 +226,6 @@ class TestTrainingBatches:
             np.testing.assert_array_equal(np.sort(labels, axis=1)[:, -2:], [[0, 1]] * 8)
 
     def test_every_image_comes_with_its_own_label_and_only_members_come(self):
-        """Without augmentation a cell tells its index in its first channel."""
         config = _config(rotate=False, flip=False, epochs=2)
         cells = _cells(60)
         for images, labels in self._batches(config):
@@ -263,15 +246,13 @@ class TestTrainingBatches:
     def test_within_an_epoch_the_batches_follow_its_plan(self, samples_per_class):
         config = _config(samples_per_class=samples_per_class, rotate=False, flip=False, epochs=2)
         labels = _cells(60).labels[self.MEMBERS]
-        to_network_input = np.concatenate(
-            [images[:, 0, 0, 0] for images, _ in self._batches(config)]
-        )
+        used = np.concatenate([images[:, 0, 0, 0] for images, _ in self._batches(config)])
         steps = pipeline.count_steps(labels, config)
         planned = [
             self.MEMBERS[augmentation.plan_epoch(labels, config, epoch).indices[: steps * 8]]
             for epoch in (0, 1)
         ]
-        np.testing.assert_array_equal(to_network_input.astype(int), np.concatenate(planned))
+        np.testing.assert_array_equal(used.astype(int), np.concatenate(planned))
 
     @pytest.mark.parametrize("samples_per_class", [None, 9])
     @pytest.mark.parametrize("first_epoch", [1, 3])
@@ -332,7 +313,7 @@ class TestMargin:
     """Around a field closer to the cell the cells of a training keep what their turns need."""
 
     @given(st.integers(16, 400), st.integers(16, 400))
-    def test_the_middle_is_what_the_network_sees(self, size, field):
+    def test_it_is_a_whole_number_of_pixels_within_the_image(self, size, field):
         config = Config(model=ModelConfig(input_size=size, field=field))
         around = augmentation.compute_margin(config)
         side = field * (size + 2 * around)
@@ -362,12 +343,12 @@ class TestMargin:
         config = Config(model=ModelConfig(input_size=40, field=200))
         around = augmentation.compute_margin(config)
         assert around == 8
-        whole = _photograph(80)
+        whole = _draw_photograph(80)
         cell = whole[12:68, 12:68]
         angle, flip = np.array([np.pi / 4]), np.array([[1.0, -1.0]])
         transforms = augmentation.compute_affine_transforms(angle, flip, 40, around)
         turned = augmentation.rotate_batch(cell[np.newaxis], transforms, 40)[0].astype(float)
-        expected = _turned(whole, 45, (1, -1))[20:60, 20:60]
+        expected = _rotate(whole, 45, (1, -1))[20:60, 20:60]
         assert np.abs(turned - expected).max() <= 2
 
     def test_batches_have_the_networks_size(self):
@@ -404,19 +385,13 @@ class TestOpenDataset:
         assert text.startswith(f"No data set {name}:")
         assert "\n" not in text
 
-    @pytest.mark.parametrize(
-        ("name", "config"),
-        [
-            ("aml_cytomorphology_lmu/complete", "complete"),
-            ("aml_cytomorphology_lmu", "complete"),
-        ],
-    )
-    def test_a_data_set_that_is_not_built_is_refused_with_the_command(self, name, config, tmp_path):
+    @pytest.mark.parametrize("name", ["aml_cytomorphology_lmu/complete", "aml_cytomorphology_lmu"])
+    def test_a_data_set_that_is_not_built_is_refused_with_the_command(self, name, tmp_path):
         with pytest.raises(UserError) as caught:
             pipeline.open_dataset(name, str(tmp_path))
         text = str(caught.value)
         assert text.startswith(f"{name} is not built in {tmp_path}")
         assert text.endswith(
-            f"tfds build aml_cytomorphology_lmu --imports tfds_aml --config {config} "
+            "tfds build aml_cytomorphology_lmu --imports tfds_aml --config complete "
             f"--manual_dir <download> --data_dir {tmp_path}"
         )

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import reference_2019 as reference
+from running import check_refusal, run_module
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
@@ -57,7 +58,7 @@ def files(original, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 def imported(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command makes of the weight file."""
     out = tmp_path_factory.mktemp("imported") / "network2019.keras"
-    done = command(files[0], "--out", out)
+    done = run_module("leuko_tf.import_2019", files[0], "--out", out)
     assert done.returncode == 0, done.stderr
     assert "imported 549 convolutions and 53 batch norms, 23,115,024 parameters" in done.stdout
     assert [f.name for f in out.parent.iterdir()] == [out.name]
@@ -69,17 +70,8 @@ def model(imported: Path) -> keras.Model:
     return load_model(imported)
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "leuko_tf.import_2019", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def summed(sixteen: np.ndarray) -> np.ndarray:
-    """Sixteen probabilities of the original as the fifteen of this project."""
+def sum_erythroblasts(sixteen: np.ndarray) -> np.ndarray:
+    """Converts the original's 16 probabilities into the 15 of this project."""
     by_code = dict(zip(reference.OUTPUTS, sixteen.T, strict=True))
     by_code["EBO"] = by_code["EBO"] + by_code.pop("EBO2")
     return np.stack([by_code[code] for code in CODES], axis=1)
@@ -87,8 +79,8 @@ def summed(sixteen: np.ndarray) -> np.ndarray:
 
 class TestAnswers:
     def test_they_are_the_originals(self, original, model, images):
-        expected = summed(reference.probabilities(original, images))
-        # The answers of random weights prove nothing unless images and classes differ in them.
+        expected = sum_erythroblasts(reference.predict(original, images))
+        # Random weights prove nothing unless images and classes differ in their probabilities.
         assert expected.std(axis=0).min() > 100 * AGREEMENT
         assert expected.max(axis=1).min() > 0.1
         received = model.predict_on_batch(images)
@@ -97,13 +89,13 @@ class TestAnswers:
     def test_they_are_the_originals_on_real_cells(self, original, model, shared):
         folder = shared / "data" / "aml_lmu" / "images"
         real = np.stack([read_tiff(next((folder / c).iterdir())) for c in ("EBO", "LYT", "MYO")])
-        expected = summed(reference.probabilities(original, real))
+        expected = sum_erythroblasts(reference.predict(original, real))
         received = model.predict_on_batch(real)
         np.testing.assert_allclose(received, expected, atol=AGREEMENT)
 
     def test_raw_they_are_the_sixteen_of_the_file(self, original, files, images, tmp_path):
         raw = import_network(files[0], raw_outputs=True)
-        expected = reference.probabilities(original, images[:2])
+        expected = reference.predict(original, images[:2])
         np.testing.assert_allclose(raw.predict_on_batch(images[:2]), expected, atol=AGREEMENT)
         raw.save(tmp_path / "raw.keras")
         with pytest.raises(UserError, match=r"outputs \(None, 16\), not the 15 classes"):
@@ -220,101 +212,71 @@ def assert_same(one: dict, other: dict) -> None:
             np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-KERNEL = "conv2d_7/conv2d_7/kernel:0"
+LAYER = "conv2d_7"
+KERNEL, BIAS = f"{LAYER}/{LAYER}/kernel:0", f"{LAYER}/{LAYER}/bias:0"
+SHAPE = (3, 3, 4, 4)  # of that kernel
+NORM = "batch_normalization_2"
+VARIANCE = f"{NORM}/{NORM}/moving_variance:0"
+HUGE = (3, 3, 4, 10**12)  # would not fit into memory; takes no room in the file
 
 
-def without_a_layer(content: h5py.File) -> None:
-    del content["conv2d_7"]
+def put(path: str, value: object = None) -> Callable[[h5py.File], None]:
+    """Makes a change to a file: puts `value`, or nothing, in place of what is at `path`."""
 
-
-def without_the_last_norm(content: h5py.File) -> None:
-    del content["batch_normalization_53"]
-
-
-def with_a_layer_more(content: h5py.File) -> None:
-    content["dense_2/dense_2/kernel:0"] = np.zeros((16, 2), np.float32)
-
-
-def with_another_kind_of_layer(content: h5py.File) -> None:
-    content["lstm_1/lstm_1/kernel:0"] = np.zeros((16, 2), np.float32)
-
-
-def without_a_weight(content: h5py.File) -> None:
-    del content["conv2d_7/conv2d_7/bias:0"]
-
-
-def with_a_weight_more(content: h5py.File) -> None:
-    content["conv2d_7/conv2d_7/scale:0"] = np.zeros(4, np.float32)
-
-
-def with_a_weight_twice(content: h5py.File) -> None:
-    content["conv2d_7/other/kernel:0"] = np.zeros((3, 3, 4, 4), np.float32)
-
-
-def replacing(path: str, values: np.ndarray) -> Callable[[h5py.File], None]:
     def change(content: h5py.File) -> None:
-        del content[path]
-        content[path] = values
+        if path in content:
+            del content[path]
+        if value is not None:
+            content[path] = value
 
     return change
 
 
-def with_huge_numbers(content: h5py.File) -> None:
-    """Of a size that would not fit into memory; in the file they take no room."""
+def put_huge(content: h5py.File) -> None:
     del content[KERNEL]
-    content.create_dataset(KERNEL, (3, 3, 4, 10**12), np.float32, chunks=(3, 3, 4, 1024))
+    content.create_dataset(KERNEL, HUGE, np.float32, chunks=(3, 3, 4, 1024))
 
 
-def linked_outside(content: h5py.File) -> None:
-    del content["conv2d_7"]
-    content["conv2d_7"] = h5py.ExternalLink("other.hdf5", "conv2d_7")
-
-
-def linked_within(content: h5py.File) -> None:
-    del content["conv2d_7"]
-    content["conv2d_7"] = h5py.SoftLink("/conv2d_8")
-
-
-def with_numbers_outside(content: h5py.File) -> None:
+def put_numbers_outside(content: h5py.File) -> None:
     del content[KERNEL]
     outside = [(str(Path(content.filename).with_name("numbers.bin")), 0, 4 * 9 * 4 * 4)]
-    content.create_dataset(KERNEL, (3, 3, 4, 4), np.float32, external=outside)
+    content.create_dataset(KERNEL, SHAPE, np.float32, external=outside)
 
 
-def with_numbers_for_model_weights(content: h5py.File) -> None:
-    content["model_weights"] = np.zeros(3)
-
-
-def with_virtual_numbers(content: h5py.File) -> None:
+def put_virtual_numbers(content: h5py.File) -> None:
     del content[KERNEL]
-    layout = h5py.VirtualLayout((3, 3, 4, 4), np.float32)
-    layout[...] = h5py.VirtualSource("other.hdf5", "kernel", (3, 3, 4, 4))
+    layout = h5py.VirtualLayout(SHAPE, np.float32)
+    layout[...] = h5py.VirtualSource("other.hdf5", "kernel", SHAPE)
     content.create_virtual_dataset(KERNEL, layout)
 
 
-NAN = np.full((3, 3, 4, 4), np.nan, np.float32)
+NUMBERS = np.zeros((16, 2), np.float32)
 BAD_FILES = {
-    without_a_layer: r"548 layers conv2d_\*, not 549: conv2d_7 missing",
-    without_the_last_norm: r"52 layers .*, not 53: batch_normalization_53 missing",
-    with_a_layer_more: r"2 layers dense_\*, not 1: dense_2 too many",
-    with_another_kind_of_layer: r"it has lstm_1, which that network has not",
-    without_a_weight: r"conv2d_7 has the weights kernel, where kernel, bias were expected",
-    with_a_weight_more: r"conv2d_7 has the weights bias, kernel, scale, where kernel, bias were",
-    with_a_weight_twice: r"conv2d_7 has the weight kernel twice",
-    replacing(
-        KERNEL, NAN[..., 0]
-    ): r"conv2d_7: kernel has the shape \(3, 3, 4\), not \(3, 3, 4, 4\)",
-    replacing(KERNEL, NAN): r"conv2d_7: kernel holds numbers that are not finite",
-    replacing(KERNEL, np.ones((3, 3, 4, 4), int)): r"conv2d_7: kernel holds int64",
-    replacing(
-        "batch_normalization_2/batch_normalization_2/moving_variance:0", np.full(128, -1.0)
-    ): r"batch_normalization_2: moving_variance holds numbers below zero",
-    with_numbers_for_model_weights: r"its model_weights are not a group of layers",
-    with_huge_numbers: r"conv2d_7: kernel has the shape \(3, 3, 4, 1000000000000\)",
-    linked_outside: r"conv2d_7 missing",
-    linked_within: r"conv2d_7 missing",
-    with_numbers_outside: r"conv2d_7: kernel is in another file",
-    with_virtual_numbers: r"conv2d_7: kernel is in another file",
+    r"548 layers conv2d_\*, not 549: conv2d_7 missing": put(LAYER),
+    r"52 layers .*, not 53: batch_normalization_53 missing": put("batch_normalization_53"),
+    r"2 layers dense_\*, not 1: dense_2 too many": put("dense_2/dense_2/kernel:0", NUMBERS),
+    r"it has lstm_1, which that network has not": put("lstm_1/lstm_1/kernel:0", NUMBERS),
+    r"conv2d_7 has the weights kernel, where kernel, bias were expected": put(BIAS),
+    r"conv2d_7 has the weights bias, kernel, scale, where kernel, bias were expected": put(
+        f"{LAYER}/{LAYER}/scale:0", NUMBERS
+    ),
+    r"conv2d_7 has the weight kernel twice": put(f"{LAYER}/other/kernel:0", NUMBERS),
+    r"conv2d_7: kernel has the shape \(3, 3, 4\), not \(3, 3, 4, 4\)": put(
+        KERNEL, np.zeros(SHAPE[:3], np.float32)
+    ),
+    r"conv2d_7: kernel holds numbers that are not finite": put(
+        KERNEL, np.full(SHAPE, np.nan, np.float32)
+    ),
+    r"conv2d_7: kernel holds int64": put(KERNEL, np.ones(SHAPE, int)),
+    r"batch_normalization_2: moving_variance holds numbers below zero": put(
+        VARIANCE, np.full(128, -1.0)
+    ),
+    r"its model_weights are not a group of layers": put("model_weights", np.zeros(3)),
+    r"conv2d_7: kernel has the shape \(3, 3, 4, 1000000000000\)": put_huge,
+    r"conv2d_7 missing(?#external)": put(LAYER, h5py.ExternalLink("other.hdf5", LAYER)),
+    r"conv2d_7 missing(?#soft)": put(LAYER, h5py.SoftLink("/conv2d_8")),
+    r"conv2d_7: kernel is in another file(?#external)": put_numbers_outside,
+    r"conv2d_7: kernel is in another file(?#virtual)": put_virtual_numbers,
 }
 
 
@@ -322,15 +284,15 @@ class TestBadFiles:
     def test_the_file_that_the_others_are_made_of_is_good(self, empty):
         assert len(read_weights(empty)) == 53 + 53 + 1
 
-    @pytest.mark.parametrize("change", BAD_FILES, ids=lambda c: c.__name__)
-    def test_what_is_wrong_is_named(self, change, empty, tmp_path):
+    @pytest.mark.parametrize(("message", "change"), BAD_FILES.items(), ids=[*BAD_FILES])
+    def test_what_is_wrong_is_named(self, message, change, empty, tmp_path):
         file = tmp_path / "bad.hdf5"
         shutil.copyfile(empty, file)
         shutil.copyfile(empty, tmp_path / "other.hdf5")
         (tmp_path / "numbers.bin").write_bytes(bytes(4 * 9 * 4 * 4))
         with h5py.File(file, "r+") as content:
             change(content)
-        with pytest.raises(UserError, match=BAD_FILES[change]) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             read_weights(file)
         assert str(caught.value).startswith(f"{file} does not hold the network of 2019: ")
 
@@ -391,17 +353,14 @@ class TestCommand:
         shutil.copyfile(empty, file)
         with h5py.File(file, "r+") as content:
             del content["conv2d_549"]
-        done = command(file, "--out", tmp_path / "out" / "network.keras")
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"error: {file} does not hold the network of 2019: ")
-        assert "conv2d_549" in done.stderr
+        done = run_module("leuko_tf.import_2019", file, "--out", tmp_path / "out" / "network.keras")
+        check_refusal(done, f"error: {file} does not hold the network of 2019: ", "conv2d_549")
         assert len(done.stderr.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
     def test_the_output_is_a_keras_file(self, empty, tmp_path):
-        done = command(empty, "--out", tmp_path / "network.hdf5")
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("error: --out must end in .keras")
+        done = run_module("leuko_tf.import_2019", empty, "--out", tmp_path / "network.hdf5")
+        check_refusal(done, "error: --out must end in .keras")
 
 
 @pytest.fixture(scope="module")
@@ -464,7 +423,7 @@ class TestAModelLikeAnyOther:
         from leuko_tf.provenance import describe_model
 
         one = images[:1]
-        expected = summed(reference.probabilities(original, one))
+        expected = sum_erythroblasts(reference.predict(original, one))
         model = load_model(imported)
         (explanation,) = explain(model, one, ("gradient", "Grad-CAM++"))
         assert explanation.code == CODES[expected[0].argmax()]

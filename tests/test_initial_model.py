@@ -1,12 +1,11 @@
 """Training that starts from a saved model: `train.initial_model`."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from running import run_module
 
 from leuko_tf.cli import UserError
 from leuko_tf.config import Config, ModelConfig, load_config, make_paths_absolute
@@ -78,10 +77,9 @@ def tuned(workdir: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFacto
     """The work folder of a training that went on from another one's model, by the command."""
     folder = tmp_path_factory.mktemp("tuned") / "run"
     settings = [*tiny, "train.initial_model=best.keras", "optimizer.learning_rate=1e-7"]
-    words = ["-m", "leuko_tf.train", "--config", "demo.yaml", "--workdir", str(folder)]
-    subprocess.run(
-        [sys.executable, *words, *settings], cwd=workdir, check=True, stdout=subprocess.DEVNULL
-    )
+    words = ("--config", "demo.yaml", "--workdir", folder, *settings)
+    done = run_module("leuko_tf.train", *words, cwd=workdir)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

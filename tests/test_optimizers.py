@@ -16,7 +16,7 @@ def _model(policy: str = "float32") -> keras.Model:
     return keras.Sequential(layers)
 
 
-def _trained(optimizer, steps: int = 12, policy: str = "float32", **compile_options):
+def _train(optimizer, steps: int = 12, policy: str = "float32", **compile_options):
     """Weights after some steps of `fit`."""
     model = _model(policy)
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def _trained(optimizer, steps: int = 12, policy: str = "float32", **compile_opti
 )
 def test_the_numbers_are_those_of_keras(pair, options):
     rate = keras.optimizers.schedules.CosineDecay(0.05, 12, alpha=0.1)
-    ours, theirs = (_trained(kind(rate, **options)) for kind in pair)
+    ours, theirs = (_train(kind(rate, **options)) for kind in pair)
     start = _model().get_weights()
     for a, b, first in zip(ours, theirs, start, strict=True):
         assert np.abs(b - first).max() > 0.02
@@ -52,21 +52,21 @@ def test_weights_spared_from_decay_are_spared():
     for kind in (AdamW, keras.optimizers.AdamW):
         optimizer = kind(0.01, weight_decay=1.0)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
-        results.append(_trained(optimizer))
+        results.append(_train(optimizer))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_and_loss_scaling(policy):
-    ours, theirs = (_trained(kind(0.02), policy=policy) for kind in PAIRS[0])
+    ours, theirs = (_train(kind(0.02), policy=policy) for kind in PAIRS[0])
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_under_xla():
     ours, theirs = (
-        _trained(kind(0.02), jit_compile=x) for kind, x in zip(PAIRS[0], (True, False), strict=True)
+        _train(kind(0.02), jit_compile=x) for kind, x in zip(PAIRS[0], (True, False), strict=True)
     )
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,5 @@
 """The network: the paper's in every number, free in size, and loadable elsewhere."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,13 +7,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from running import run
 
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
 from leuko_tf.network.layers import CellScaling, Conv2D
 from leuko_tf.network.resnext import build_resnext, from_config, strip_scaling
 
-TINY = {"input_size": 32, "blocks": (1, 1), "stem_width": 8, "width": 8, "cardinality": 4}
+TINY = {"input_size": 32, "blocks": [1, 1], "stem_width": 8, "width": 8, "cardinality": 4}
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +169,7 @@ class TestArguments:
 
     def test_from_config_leaves_the_global_dtype_policy_as_it_was(self):
         before = keras.config.dtype_policy().name
-        config = ModelConfig(input_size=32, blocks=[1], width=8, cardinality=4)
-        model = from_config(config, "mixed_bfloat16")
+        model = from_config(ModelConfig(**TINY), "mixed_bfloat16")
         assert keras.config.dtype_policy().name == before
         assert _grouped(model)[0].compute_dtype == "bfloat16"
 
@@ -193,14 +192,12 @@ class TestPredictions:
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
     def test_probabilities_are_float32_and_sum_to_1_in_every_precision(self, policy, images):
-        config = ModelConfig(**{**TINY, "blocks": [1, 1]})
-        probabilities = from_config(config, policy)(images)
+        probabilities = from_config(ModelConfig(**TINY), policy)(images)
         assert probabilities.dtype == tf.float32
         np.testing.assert_allclose(np.sum(probabilities, axis=1), 1, atol=1e-6)
 
     def test_mixed_precision_stays_near_to_float32(self, tiny, images):
-        config = ModelConfig(**{**TINY, "blocks": [1, 1]})
-        mixed = from_config(config, "mixed_bfloat16")
+        mixed = from_config(ModelConfig(**TINY), "mixed_bfloat16")
         mixed.set_weights(tiny.get_weights())
         np.testing.assert_allclose(mixed(images), tiny(images), atol=0.02)
 
@@ -234,24 +231,17 @@ np.save({answer!r}, model.predict(np.load({images!r}), verbose=0))
 """
 
 
-def _run(program: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-
-
 class TestElsewhere:
     """What holds in a process that has imported nothing yet."""
 
     @staticmethod
-    def _load(saved: Path, first: str) -> subprocess.CompletedProcess:
-        program = LOAD.format(
-            first=first,
-            model=str(saved / "tiny.keras"),
-            images=str(saved / "images.npy"),
-            answer=str(saved / "answer.npy"),
-        )
-        return _run(program)
+    def _load(saved: Path, first: str):
+        files = {
+            "model": str(saved / "tiny.keras"),
+            "images": str(saved / "images.npy"),
+            "answer": str(saved / "answer.npy"),
+        }
+        return run([sys.executable, "-c", LOAD.format(first=first, **files)])
 
     @pytest.mark.parametrize(
         "first", ["import leuko_tf, keras", "import keras, leuko_tf"], ids=["before", "after"]
@@ -274,6 +264,6 @@ class TestElsewhere:
             "import sys, leuko_tf, leuko_tf.classes, leuko_tf.cli, leuko_tf.config;"
             "print(*sorted({'keras', 'tensorflow'} & set(sys.modules)))"
         )
-        done = _run(program)
+        done = run([sys.executable, "-c", program])
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == ""

@@ -1,7 +1,6 @@
 """OpenVINO in place of TensorFlow: the same probabilities, or a message."""
 
 import gc
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from running import check_refusal, run, run_module
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
@@ -33,7 +33,7 @@ def model(workdir: Path) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def answer(model: keras.Model, openvino: None) -> Callable[[np.ndarray], np.ndarray]:
+def predict(model: keras.Model, openvino: None) -> Callable[[np.ndarray], np.ndarray]:
     """The model on OpenVINO, converted once."""
     return make_predictor(model, OPENVINO)
 
@@ -45,7 +45,7 @@ def _cells(number: int, size: int) -> np.ndarray:
     return tf.image.resize(np.stack(cells), (size, size), antialias=True).numpy()
 
 
-def _seen(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _to_input(model: keras.Model, images: np.ndarray) -> np.ndarray:
     scaling = model.get_layer(SCALING)
     return np.asarray(to_network_input(images, scaling.field, scaling.size))
 
@@ -67,43 +67,43 @@ class TestSymmetries:
         np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-5)
 
     def test_a_turned_cell_gets_the_same_answer(self, model):
-        answer = make_predictor(model, symmetries=True)
+        predict = make_predictor(model, symmetries=True)
         cells = _cells(3, 400)
         for turned in (np.rot90(cells, 1, (1, 2)), cells[:, ::-1], cells.swapaxes(1, 2)):
-            np.testing.assert_allclose(answer(turned), answer(cells), atol=1e-5)
+            np.testing.assert_allclose(predict(turned), predict(cells), atol=1e-5)
 
 
 @pytest.mark.usefixtures("openvino")
 class TestOpenVINO:
     @pytest.mark.parametrize("size", [32, 400, 29])  # the network's own, and others
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-    def test_its_probabilities_are_the_models(self, model, answer, size, dtype):
+    def test_its_probabilities_are_the_models(self, model, predict, size, dtype):
         cells = _cells(4, size).astype(dtype)
         expected = model.predict_on_batch(cells)
         assert expected.std(axis=0).max() > TOLERANCE  # they are no uniform answers
-        found = answer(cells)
+        found = predict(cells)
         assert (found.shape, found.dtype) == ((4, len(CODES)), np.float32)
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
-    def test_no_image_gives_no_answer(self, model, answer):
+    def test_no_image_gives_no_answer(self, model, predict):
         size = model.get_layer(SCALING).size
-        assert answer(np.zeros((0, size, size, 3), np.uint8)).shape == (0, len(CODES))
+        assert predict(np.zeros((0, size, size, 3), np.uint8)).shape == (0, len(CODES))
 
     def test_an_exported_model_will_do(self, exports, model):
         loaded = tf.saved_model.load(str(exports / "1"))
         network = runtimes.make_openvino_network(loaded.network.concrete_functions[0])
         cells = _cells(3, 400)
         expected = model.predict_on_batch(cells)
-        np.testing.assert_allclose(network(_seen(model, cells)), expected, atol=TOLERANCE)
+        np.testing.assert_allclose(network(_to_input(model, cells)), expected, atol=TOLERANCE)
 
-    def test_threads_do_not_disturb_each_other(self, model, answer):
+    def test_threads_do_not_disturb_each_other(self, model, predict):
         cells = _cells(8, model.get_layer(SCALING).size)
-        expected = answer(cells)
+        expected = predict(cells)
         found = [np.zeros(0)] * len(cells)
 
         def ask(i: int) -> None:
             for _ in range(20):
-                found[i] = answer(cells[i : i + 1])[0]
+                found[i] = predict(cells[i : i + 1])[0]
 
         threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(cells))]
         for thread in threads:
@@ -123,7 +123,7 @@ class TestOpenVINO:
         del network
         gc.collect()
         reused = [np.full(2**k, np.nan, np.float32) for k in range(4, 16) for _ in range(50)]
-        found = runtimes.compile_for_openvino(converted)(_seen(model, cells))
+        found = runtimes.compile_for_openvino(converted)(_to_input(model, cells))
         del reused
         np.testing.assert_allclose(found, model.predict_on_batch(cells), atol=TOLERANCE)
 
@@ -153,13 +153,15 @@ class TestOpenVINO:
             "loaded = [m for m in sys.modules if m.startswith('openvino_telemetry')]\n"
             "assert not any(sys.modules[m] for m in loaded), loaded\n"
         )
-        subprocess.run([sys.executable, "-c", program], check=True)
+        done = run([sys.executable, "-c", program])
+        assert done.returncode == 0, done.stderr
 
     def test_evaluate_takes_it(self, workdir, tmp_path):
         tables = {}
         for runtime in (TENSORFLOW, OPENVINO):
             out = tmp_path / runtime
-            done = _evaluate("--model", workdir / "best.keras", "--out", out, "--runtime", runtime)
+            words = ("--model", workdir / "best.keras", "--out", out, "--bootstrap", 0)
+            done = run_module("leuko_tf.evaluate", *words, "--runtime", runtime)
             assert done.returncode == 0, done.stderr
             tables[runtime], source = read_predictions(out / "predictions.parquet")
             assert source["runtime"] == runtime
@@ -175,12 +177,8 @@ def test_without_openvino_one_message_tells_what_to_install(model, monkeypatch):
 
 
 def test_runtime_belongs_to_a_model(tmp_path):
-    done = _evaluate("--predictions", "p.csv", "--out", tmp_path / "out", "--runtime", OPENVINO)
-    assert done.returncode == 1
-    assert "belong to --model, not to --predictions" in done.stderr
+    words = ("--predictions", "p.csv", "--out", tmp_path / "out", "--runtime", OPENVINO)
+    check_refusal(
+        run_module("leuko_tf.evaluate", *words), "belong to --model, not to --predictions"
+    )
     assert not (tmp_path / "out").exists()
-
-
-def _evaluate(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "leuko_tf.evaluate", *map(str, words), "--bootstrap", "0"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,28 +1,27 @@
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from running import check_refusal, run_module
 
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config
 from leuko_tf.train import train
+from leuko_tf.training import callbacks
 from leuko_tf.training.callbacks import read_log
 
 
-def command(workdir: Path, settings: list[str]) -> list[str]:
-    words = ["-m", "leuko_tf.train", "--config", "demo.yaml", "--workdir", str(workdir)]
-    return [sys.executable, *words, *settings]
-
-
-def run_command(workdir: Path, settings: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(workdir, settings), capture_output=True, text=True, check=False)
+def make_words(workdir: Path, settings: list[str]) -> list[str]:
+    return ["leuko_tf.train", "--config", "demo.yaml", "--workdir", str(workdir), *settings]
 
 
 def test_work_folder_holds_what_the_readme_promises(workdir: Path, tiny: list[str]) -> None:
@@ -54,17 +53,18 @@ def test_killed_training_resumes_to_the_same_curve_as_an_unbroken_one(
 ) -> None:
     settings = [*tiny, "train.epochs=5", "train.deterministic=true"]
     unbroken = tmp_path / "unbroken"
-    assert run_command(unbroken, settings).returncode == 0
+    assert run_module(*make_words(unbroken, settings)).returncode == 0
 
     broken = tmp_path / "broken"
-    with subprocess.Popen(command(broken, settings), stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", *make_words(broken, settings)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while len(read_log(broken)) < 2 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "the training ended before it could be killed"
     assert len(read_log(broken)) < 5
 
-    resumed = run_command(broken, settings)
+    resumed = run_module(*make_words(broken, settings))
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming" in resumed.stdout
     expected, got = read_log(unbroken), read_log(broken)
@@ -148,15 +148,43 @@ def test_best_model_of_a_mixed_precision_training_is_float32(
     assert "mixed_bfloat16" in {layer.dtype_policy.name for layer in last.layers}
 
 
-def test_whole_training_step_compiles_under_xla(tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("interval_s", "lines"), [(0, 6), (1e9, 0)])
+def test_progress_within_an_epoch_comes_after_each_interval(
+    interval_s: float, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    progress = callbacks.PrintProgress(interval_s)
+    images, labels = np.zeros((8, 2)), np.eye(3)[[0] * 8]
+    model.fit(images, labels, batch_size=2, epochs=2, callbacks=[progress], verbose=0)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines  # three of the four steps of each epoch
+    line = r"epoch [12] of 2, step [123] of 4: loss \d\.\d{4}, accuracy \d\.\d{4}, \d+ s"
+    assert all(re.fullmatch(line, each) for each in printed)
+
+
+@pytest.fixture
+def progress_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Has a line printed after each step, and counts these lines."""
+    monkeypatch.setattr(callbacks, "PROGRESS_INTERVAL_S", 0)
+    return lambda: len(re.findall(r"epoch \d of \d, step \d of 5: loss", capsys.readouterr().out))
+
+
+def test_whole_training_step_compiles_under_xla(
+    tiny: list[str], tmp_path: Path, progress_lines: Callable[[], int]
+) -> None:
     config = load_config("demo.yaml", [*tiny, "train.jit_compile=true", "train.epochs=1"])
-    train(config, tmp_path, verbose=0)
+    train(config, tmp_path, verbose=1)
     assert np.isfinite(read_log(tmp_path)[0]["loss"])
+    assert progress_lines() == 0, "Keras' progress bar is enough"
 
 
-def test_decoded_cells_can_lie_on_disk(tiny: list[str], workdir: Path, tmp_path: Path) -> None:
+def test_decoded_cells_can_lie_on_disk(
+    tiny: list[str], workdir: Path, tmp_path: Path, progress_lines: Callable[[], int]
+) -> None:
     config = load_config("demo.yaml", [*tiny, "data.cache=disk"])
-    train(config, tmp_path, verbose=0)
+    train(config, tmp_path, verbose=2)
+    assert progress_lines() == 2 * 4
     assert not (tmp_path / "cells.npy").exists(), "only while it trains"
     in_memory, on_disk = read_log(workdir), read_log(tmp_path)
     np.testing.assert_allclose(
@@ -165,11 +193,8 @@ def test_decoded_cells_can_lie_on_disk(tiny: list[str], workdir: Path, tmp_path:
 
 
 def test_bad_input_ends_in_one_message_and_no_trace(tmp_path: Path) -> None:
-    done = run_command(tmp_path / "run", [f"data.data_dir={tmp_path}"])
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: aml_cytomorphology_lmu/complete is not built in")
-    assert "tfds build" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_module(*make_words(tmp_path / "run", [f"data.data_dir={tmp_path}"]))
+    check_refusal(done, "error: aml_cytomorphology_lmu/complete is not built in", "tfds build")
     assert not (tmp_path / "run").exists()
 
 
@@ -179,14 +204,14 @@ def test_resumed_model_is_the_one_that_was_trained(
 ) -> None:
     from leuko_tf.network.resnext import from_config
     from leuko_tf.training.building import build_or_resume, compile_model
-    from leuko_tf.training.callbacks import SaveModels
 
     settings = [*tiny, f"train.precision={precision}", "optimizer.ema_momentum=0.9"]
     config = load_config("demo.yaml", settings)
     trained = compile_model(from_config(config.model, precision), config, steps=5)
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (16, 32, 32, 3))
-    save = SaveModels(tmp_path, from_config(config.model, "float32"), "loss", float("inf"))
+    best = from_config(config.model, "float32")
+    save = callbacks.SaveModels(tmp_path, best, "loss", float("inf"))
     kept: dict[str, list[np.ndarray]] = {}
 
     def keep(epoch: int, logs: object) -> None:

@@ -5,7 +5,7 @@ the plan out in parallel.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,11 +248,8 @@ def make_training_batches(
     Returns:
       Dataset of (float32 [batch, size, size, 3] in 0 to 255, float32 [batch, 15] one-hot).
     """
-    labels = cells.labels[members]
+    labels, size = cells.labels[members], config.model.input_size
     used = count_steps(labels, config) * config.data.batch_size
-    settings = config.data
-    is_moved = bool(settings.rotate or settings.flip or settings.zoom or settings.shift)
-    size = config.model.input_size
 
     def plan(epoch: int) -> tuple[np.ndarray, ...]:
         epoch_plan = plan_epoch(labels, config, int(epoch))
@@ -268,18 +265,14 @@ def make_training_batches(
     def augment(
         indices: np.ndarray, transforms: np.ndarray, colours: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        images = cells.images[indices]
-        images = rotate_batch(images, transforms, size) if is_moved else _crop_margin(images, size)
-        return augment_stain(images, colours) if settings.stain else images, cells.labels[indices]
-
-    def load(*parts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(augment, parts, [tf.uint8, tf.int64])
-        return _to_batch(images, labels, parts[0].shape[0], size)
+        images = rotate_batch(cells.images[indices], transforms, size)
+        if config.data.stain:
+            images = augment_stain(images, colours)
+        return images, cells.labels[indices]
 
     epochs = tf.data.Dataset.range(first_epoch, config.train.epochs)
     batches = epochs.flat_map(make_samples).batch(config.data.batch_size, drop_remainder=True)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _load_batches(batches, augment, size)
 
 
 def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.data.Dataset:
@@ -287,32 +280,33 @@ def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.
 
     Shapes are those of `make_training_batches`; the last batch may be shorter.
     """
-    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
     size = config.model.input_size
 
-    def gather(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _crop_margin(cells.images[indices], size), cells.labels[indices]
+    def crop(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        around = (cells.images.shape[1] - size) // 2
+        inner = slice(around, around + size)
+        return cells.images[indices, inner, inner], cells.labels[indices]
 
-    def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(gather, [indices], [tf.uint8, tf.int64])
-        return _to_batch(images, labels, indices.shape[0], size)
-
-    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-
-def _crop_margin(images: np.ndarray, size: int) -> np.ndarray:
-    """Crops the margin off the images."""
-    around = (images.shape[1] - size) // 2
-    return images[:, around : around + size, around : around + size]
+    batches = tf.data.Dataset.from_tensor_slices(members).batch(config.data.batch_size)
+    return _load_batches(batches, crop, size)
 
 
-def _to_batch(
-    images: tf.Tensor, labels: tf.Tensor, number: int | None, size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sets the shapes and converts to float32 images and one-hot labels."""
-    images.set_shape([number, size, size, 3])
-    labels.set_shape([number])
-    return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
+def _load_batches(
+    batches: tf.data.Dataset,
+    load: Callable[..., tuple[np.ndarray, np.ndarray]],
+    size: int,
+) -> tf.data.Dataset:
+    """Loads uint8 images and labels in parallel; converts to float32 images and one-hot labels."""
+
+    def convert(*parts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(load, parts, [tf.uint8, tf.int64])
+        number = parts[0].shape[0]
+        images.set_shape([number, size, size, 3])
+        labels.set_shape([number])
+        return tf.cast(images, tf.float32), tf.one_hot(labels, len(CODES))
+
+    batches = batches.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _prepare_example(

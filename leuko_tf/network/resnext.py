@@ -58,18 +58,45 @@ def build_resnext(
         raise ValueError(
             f"`cardinality` must divide `width`. Received: cardinality={cardinality}, width={width}"
         )
-    net = _Parts(cardinality, activation, batch_norm_momentum)
+
+    norm_settings = {"epsilon": BATCH_NORM_EPSILON, "momentum": batch_norm_momentum}
+
+    def normalise(x, name: str):
+        return BatchNorm(**norm_settings, name=f"{name}_norm")(x)
+
+    def activate(x, name: str):
+        if activation == "leaky_relu":
+            return LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
+        return keras.layers.Activation(activation, name=f"{name}_act")(x)
+
+    def add_bottleneck(x, inner: int, stride: int, project: bool, name: str):
+        """Adds 1x1, grouped 3x3 and 1x1, each with a batch norm; the last activates after the sum.
+
+        Layers are created in the order of the published weight file: a projection comes last.
+        """
+        grouped = {"strides": stride, "padding": "same", "groups": cardinality}
+        y = Conv2D(inner, 1, name=f"{name}_conv1")(x)
+        y = activate(normalise(y, f"{name}_1"), f"{name}_1")
+        y = Conv2D(inner, 3, **grouped, name=f"{name}_conv2")(y)
+        y = activate(normalise(y, f"{name}_2"), f"{name}_2")
+        y = Conv2D(2 * inner, 1, name=f"{name}_conv3")(y)
+        y = normalise(y, f"{name}_3")
+        if project:
+            x = Conv2D(2 * inner, 1, strides=stride, name=f"{name}_projection")(x)
+            x = normalise(x, f"{name}_projection")
+        return activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
+
     images = keras.Input((None, None, 3), name=INPUT_NAME)
     x = CellScaling(input_size, field, name=SCALING)(images)
     x = Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
-    x = net.activate(net.normalise(x, "stem"), "stem")
+    x = activate(normalise(x, "stem"), "stem")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
     for stage, count in enumerate(blocks, 1):
         for block in range(1, count + 1):
             stride = 2 if block == 1 and stage > 1 else 1
             inner = width * 2 ** (stage - 1)
             name = f"stage{stage}_block{block}"
-            x = net.bottleneck(x, inner, stride, project=block == 1, name=name)
+            x = add_bottleneck(x, inner, stride, project=block == 1, name=name)
     x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     # The last layer computes in float32 even in mixed precision: bfloat16 has three digits.
@@ -77,48 +104,6 @@ def build_resnext(
         num_outputs, activation="softmax", dtype="float32", name=OUTPUT_NAME
     )(x)
     return keras.Model(images, probabilities, name="resnext")
-
-
-class _Parts:
-    """Adds the parts of blocks to a network, with the settings that all blocks share."""
-
-    def __init__(self, cardinality: int, activation: str, batch_norm_momentum: float):
-        self._cardinality = cardinality
-        self._activation = activation
-        self._momentum = batch_norm_momentum
-
-    def bottleneck(self, x, inner: int, stride: int, project: bool, name: str):
-        """Adds 1x1, grouped 3x3 and 1x1, each with a batch norm; the last activates after the sum.
-
-        Layers are created in the order of the published weight file: a projection comes last.
-        """
-        y = Conv2D(inner, 1, name=f"{name}_conv1")(x)
-        y = self.activate(self.normalise(y, f"{name}_1"), f"{name}_1")
-        y = Conv2D(
-            inner,
-            3,
-            strides=stride,
-            padding="same",
-            groups=self._cardinality,
-            name=f"{name}_conv2",
-        )(y)
-        y = self.activate(self.normalise(y, f"{name}_2"), f"{name}_2")
-        y = Conv2D(2 * inner, 1, name=f"{name}_conv3")(y)
-        y = self.normalise(y, f"{name}_3")
-        if project:
-            x = Conv2D(2 * inner, 1, strides=stride, name=f"{name}_projection")(x)
-            x = self.normalise(x, f"{name}_projection")
-        return self.activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
-
-    def normalise(self, x, name: str):
-        return BatchNorm(epsilon=BATCH_NORM_EPSILON, momentum=self._momentum, name=f"{name}_norm")(
-            x
-        )
-
-    def activate(self, x, name: str):
-        if self._activation == "leaky_relu":
-            return LeakyReLU(NEGATIVE_SLOPE, name=f"{name}_act")(x)
-        return keras.layers.Activation(self._activation, name=f"{name}_act")(x)
 
 
 def from_config(config: ModelConfig, precision: str) -> keras.Model:

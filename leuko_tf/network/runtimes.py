@@ -22,9 +22,7 @@ from leuko_tf.cli import UserError
 if TYPE_CHECKING:
     import keras
     import openvino
-    import tensorflow as tf
-
-    Graph = tf.types.experimental.ConcreteFunction
+    from tensorflow.types.experimental import ConcreteFunction
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 
@@ -95,7 +93,7 @@ def copy_with_folded_norms(model: "keras.Model") -> "keras.Model":
     return copy
 
 
-def extract_network(model: "keras.Model") -> "Graph":
+def extract_network(model: "keras.Model") -> "ConcreteFunction":
     """Extracts a graph from the network's input to probabilities.
 
     The input is that of `leuko_tf.network.view.to_network_input`: float32 [n, size, size, 3] in 0
@@ -114,7 +112,7 @@ def extract_network(model: "keras.Model") -> "Graph":
     return graph
 
 
-def make_tensorflow_network(network: "Graph") -> Predictor:
+def make_tensorflow_network(network: "ConcreteFunction") -> Predictor:
     """Turns a network's weights into constants, which oneDNN then reorders only once.
 
     See `make_openvino_network` for arguments and result.
@@ -128,7 +126,7 @@ def make_tensorflow_network(network: "Graph") -> Predictor:
     return lambda images: frozen(tf.constant(np.asarray(images, np.float32)))[0].numpy()
 
 
-def make_openvino_network(network: "Graph") -> Predictor:
+def make_openvino_network(network: "ConcreteFunction") -> Predictor:
     """Converts a network for OpenVINO and compares it with TensorFlow.
 
     Args:
@@ -156,7 +154,7 @@ def make_openvino_network(network: "Graph") -> Predictor:
     return converted
 
 
-def convert_for_openvino(network: "Graph") -> "openvino.Model":
+def convert_for_openvino(network: "ConcreteFunction") -> "openvino.Model":
     """Converts a network of `extract_network` to OpenVINO's form, for one image.
 
     Raises:
