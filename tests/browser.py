@@ -1,4 +1,4 @@
-"""Opens a page in headless Chromium at several widths and tells what a reader would see."""
+"""Opens a page in headless Chromium at several widths and measures its layout."""
 
 import json
 import os
@@ -23,8 +23,8 @@ QUIET = [
     "--disable-sync",
 ]
 
-# The page lies in a frame of the width asked for: Chromium's own window cannot be as narrow as a
-# phone. A frame made of text may be looked into; one made of a file may not.
+# The page is shown in a frame, because Chromium's window cannot be as narrow as a phone. Scripts
+# may access a frame that is made from text, but not one that is made from a file.
 PROBE = """<!DOCTYPE html>
 <body><pre id="found"></pre>
 <script>
@@ -68,14 +68,14 @@ for (const width of WIDTHS) {
 """
 
 
-def chromium() -> str | None:
-    """Path of the browser; None where there is none."""
+def find_browser() -> str | None:
+    """Finds the path of the browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def look_at(page: Path) -> list[dict[str, Any]]:
-    """What a page looks like at each of `WIDTHS`; see the probe above."""
+    """Measures a page at each of `WIDTHS`; see `PROBE`."""
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.html"
         text = json.dumps(page.read_text(encoding="utf-8")).replace("</", "<\\/")
@@ -88,14 +88,14 @@ def look_at(page: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda view: view["width"])
 
 
-def printed(page: Path, pdf: Path) -> None:
+def print_to_pdf(page: Path, pdf: Path) -> None:
     """Prints a page to a PDF file."""
     with tempfile.TemporaryDirectory() as folder:
         _run(folder, f"--print-to-pdf={pdf}", "--no-pdf-header-footer", page.as_uri())
 
 
 def _run(folder: str, *arguments: str) -> str:
-    browser = chromium()
+    browser = find_browser()
     assert browser
     done = subprocess.run(
         [browser, *QUIET, f"--user-data-dir={folder}/profile", *arguments],

@@ -308,7 +308,7 @@ def test_page_says_that_cells_are_synthetic_and_that_it_is_for_research(scored: 
     assert "http" not in page.replace("http://www.w3.org", "")  # needs nothing from elsewhere
 
 
-@pytest.mark.skipif(browser.chromium() is None, reason="no Chromium is installed")
+@pytest.mark.skipif(browser.find_browser() is None, reason="no Chromium is installed")
 def test_page_is_seen_whole_on_a_phone_and_on_a_desk(scored: Path) -> None:
     views = browser.look_at(scored / "focus.html")
     for view in views:

@@ -1,4 +1,4 @@
-"""The published network's held-out outputs, read once, where they are to be had."""
+"""The published network's held-out outputs, read once, where they are available."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from leuko_tf.predictions import read_predictions
 
 @pytest.fixture(scope="session")
 def published_folder(shared: Path) -> Path:
-    """The folder with the published network's outputs, and figures computed of them elsewhere."""
+    """The folder with the published network's outputs and figures computed from them elsewhere."""
     return shared / "data" / "published_network"
 
 

@@ -1,4 +1,4 @@
-"""Tables of predictions for these tests, and ways to walk and compare trees of figures."""
+"""Tables of predictions for these tests, and helpers for nested figures."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from leuko_tf.classes import CODES, INDEX
 from leuko_tf.predictions import PROBABILITIES
 
 some_examples = settings(deadline=None, max_examples=25)
-few_examples = settings(deadline=None, max_examples=10)  # of what takes 50 ms each
+few_examples = settings(deadline=None, max_examples=10)  # for tests that take 50 ms each
 
 
 def table_of(labels: Sequence[str], scores: np.ndarray, folds: Any = 1) -> pd.DataFrame:
@@ -38,12 +38,12 @@ def sure(codes: Sequence[str]) -> np.ndarray:
 def plausible(
     rng: np.random.Generator, labels: np.ndarray, skill: float = 2.0, spread: float = 1.5
 ) -> np.ndarray:
-    """Probabilities of a network that often knows the class, as float32: in the files' precision.
+    """Probabilities of a network that often knows the class, in float32 precision like the files.
 
     Args:
-      rng: where the noise comes from.
+      rng: source of the noise.
       labels: int array [n], indices of classes.
-      skill: what the right class has ahead of the others, as a logit.
+      skill: advantage of the right class over the others, as a logit.
       spread: standard deviation of the logits.
     """
     logits = rng.normal(0, spread, (len(labels), len(CODES)))
@@ -63,7 +63,7 @@ def indices(table: pd.DataFrame) -> np.ndarray:
 
 @st.composite
 def tables(draw: st.DrawFn, min_size: int = 1, max_size: int = 40) -> pd.DataFrame:
-    """Any table: one class or all, one fold or three, sure or undecided, with or without ties."""
+    """Draws a table: any classes, one to three folds, sure or undecided, with or without ties."""
     codes = draw(st.lists(st.sampled_from(CODES), min_size=1, unique=True))
     size = draw(st.integers(min_size, max_size))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -76,14 +76,14 @@ def tables(draw: st.DrawFn, min_size: int = 1, max_size: int = 40) -> pd.DataFra
     else:
         concentration = {"decided": 0.05, "undecided": 20.0, "rounded": 1.0}[kind]
         scores = rng.dirichlet(np.full(len(CODES), concentration), size)
-        if kind == "rounded":  # a sum is then 1 to within .00075, which a table may have
+        if kind == "rounded":  # sums are then within .00075 of 1, which tables may have
             scores = scores.round(4)
     folds = rng.integers(1, draw(st.integers(1, 3)) + 1, size)
     return table_of(labels.tolist(), scores.astype(np.float32), folds)
 
 
 def leaves(tree: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of a tree with its place; the members of a list are all at the list's place."""
+    """Yields every value of a tree with its nested key; list members have the key of the list."""
     if isinstance(tree, dict):
         for name, inside in tree.items():
             yield from leaves(inside, (*place, name))
@@ -95,7 +95,7 @@ def leaves(tree: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def approximately(tree: Any, **tolerance: float) -> Any:
-    """The tree with every float inside replaced by one that compares up to rounding."""
+    """Replaces every float in the tree by one that compares up to rounding."""
     if isinstance(tree, dict):
         return {name: approximately(inside, **tolerance) for name, inside in tree.items()}
     if isinstance(tree, list):

@@ -32,12 +32,12 @@ REPLICATES = 5
 ROUNDING = {"rel": 1e-6, "abs": 1e-6}
 
 
-def places(tree) -> list[tuple[str, ...]]:
+def list_places(tree) -> list[tuple[str, ...]]:
     """Where the tree's figures stand, each once."""
     return list(dict.fromkeys(place for place, _ in leaves(tree)))
 
 
-def of_repeated_rows(table, replicates: int) -> list[dict]:
+def evaluate_repeated_rows(table, replicates: int) -> list[dict]:
     """The figures, by scikit-learn, of every replicate's images written out."""
     rows = np.arange(len(table))
     drawn = np.concatenate([*draw_weights(indices(table), replicates)]).astype(int)
@@ -72,9 +72,9 @@ class TestWeights:
 
 
 def assert_intervals_are_those_of_repeated_rows(table) -> None:
-    repeated = of_repeated_rows(table, REPLICATES)
+    repeated = evaluate_repeated_rows(table, REPLICATES)
     intervals = bootstrap_intervals(indices(table), get_probabilities(table), REPLICATES)
-    for place in places(intervals):
+    for place in list_places(intervals):
         values = [get_nested(replicate, place) for replicate in repeated]
         interval = get_nested(intervals, place)
         if None in values:
@@ -126,18 +126,20 @@ class TestAgainstRepeatedRows:
                 expected |= {(*half, name) for name in names}
                 expected |= {("questions", question, "average_precision")}
         intervals = bootstrap_intervals(indices(table), get_probabilities(table), REPLICATES)
-        assert set(places(intervals)) == expected
+        assert set(list_places(intervals)) == expected
 
     def test_differences_are_the_percentiles_of_the_repeated_rows_differences(self):
         rng = np.random.default_rng(0)
         labels = rng.choice([0, 4, 7], 60)
         codes = [CODES[i] for i in labels]
         table, other = (table_of(codes, plausible(rng, labels, skill)) for skill in (2, 1))
-        pairs = [*zip(of_repeated_rows(table, 8), of_repeated_rows(other, 8), strict=True)]
+        pairs = [
+            *zip(evaluate_repeated_rows(table, 8), evaluate_repeated_rows(other, 8), strict=True)
+        ]
         differences = bootstrap_differences(
             labels, get_probabilities(table), get_probabilities(other), replicates=8
         )
-        for place in places(differences):
+        for place in list_places(differences):
             values = [get_nested(one, place) - get_nested(two, place) for one, two in pairs]
             expected = np.percentile(values, [2.5, 97.5])
             assert get_nested(differences, place) == pytest.approx(expected, **ROUNDING), place

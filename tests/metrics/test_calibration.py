@@ -17,7 +17,7 @@ from leuko_tf.metrics.calibration import (
 from leuko_tf.predictions import get_probabilities
 
 
-def drawn_from(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
+def draw_labels(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
     """Labels that have just these probabilities."""
     return (scores.cumsum(axis=1) < rng.uniform(size=(len(scores), 1))).sum(axis=1)
 
@@ -97,11 +97,11 @@ class TestTemperature:
 
     @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
     def test_the_fit_finds_the_temperature_that_the_labels_were_drawn_with(self, logits, true):
-        labels = drawn_from(np.random.default_rng(1), softmax(logits / true))
+        labels = draw_labels(np.random.default_rng(1), softmax(logits / true))
         assert fit_temperature(labels, softmax(logits)) == pytest.approx(true, rel=0.03)
 
     def test_the_fit_mends_the_calibration(self, logits):
-        labels, scores = drawn_from(np.random.default_rng(1), softmax(logits / 2)), softmax(logits)
+        labels, scores = draw_labels(np.random.default_rng(1), softmax(logits / 2)), softmax(logits)
         before = compute_calibration(labels, scores)
         after = compute_calibration(
             labels, apply_temperature(scores, fit_temperature(labels, scores))

@@ -48,7 +48,7 @@ class TestThreshold:
         assert level - error <= mean <= level + 1 / (n + 1) + error
 
 
-def averaged_coverage(folds_of, labels, scores, draws: int) -> tuple[dict, dict]:
+def average_coverage(folds_of, labels, scores, draws: int) -> tuple[dict, dict]:
     """Means over random folds of each level's and method's coverage, and their errors."""
     rng = np.random.default_rng(0)
     seen: dict[tuple[float, str], list[float]] = {}
@@ -74,7 +74,7 @@ class TestCoverage:
         def folds_of(rng):
             return rng.permutation(np.arange(250) % 5)
 
-        mean, error = averaged_coverage(folds_of, labels, scores, self.DRAWS)
+        mean, error = average_coverage(folds_of, labels, scores, self.DRAWS)
         for level in (0.9, 0.95):
             key = (level, "marginal")
             slack = 4 * error[key]

@@ -10,7 +10,7 @@ from leuko_tf.metrics.selective import ACCURACIES, COVERAGES, compute_selective
 from leuko_tf.predictions import get_probabilities
 
 
-def with_confidence(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+def make_answers(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores of answers that are so sure, and right or wrong."""
     scores = np.zeros((len(right), 15))
     scores[:, 0] = confidence
@@ -24,7 +24,7 @@ class TestByHand:
     @pytest.fixture
     def figures(self) -> dict:
         confidence, right = [0.6, 0.9, 0.8, 0.8, 0.5], [True, True, True, False, False]
-        return compute_selective(*with_confidence(confidence, right))
+        return compute_selective(*make_answers(confidence, right))
 
     def test_curve(self, figures):
         assert figures["curve"]["coverage"] == pytest.approx([1 / 5, 3 / 5, 4 / 5, 1])
@@ -56,13 +56,13 @@ class TestByHand:
 
 
 def test_an_accuracy_that_no_share_reaches_has_no_coverage():
-    figures = compute_selective(*with_confidence([0.9, 0.8], [False, True]))
+    figures = compute_selective(*make_answers([0.9, 0.8], [False, True]))
     assert [row["coverage"] for row in figures["at_accuracy"]] == [None] * len(ACCURACIES)
 
 
 def test_the_largest_share_may_come_after_smaller_ones_that_do_not_reach_it():
     right = [False, *[True] * 99]
-    figures = compute_selective(*with_confidence(list(np.linspace(0.9, 0.2, 100)), right))
+    figures = compute_selective(*make_answers(list(np.linspace(0.9, 0.2, 100)), right))
     assert {row["coverage"] for row in figures["at_accuracy"]} == {1}
 
 
@@ -86,26 +86,17 @@ def test_the_figures_are_those_of_trying_every_threshold(table):
         for i, code in enumerate(CODES):
             kept = confidence[labels == i] >= row["threshold"]
             assert row["classes"][code] == (pytest.approx(kept.mean()) if len(kept) else None)
+    assert figures["at_coverage"][0]["accuracy"] == pytest.approx(right.mean())  # all images
     for row in figures["at_accuracy"]:
         reached = [coverage for _, coverage, accuracy in tried if accuracy >= row["asked"]]
         assert row["coverage"] == (pytest.approx(max(reached)) if reached else None)
     assert figures["area_under_risk_coverage"] == pytest.approx(np.mean(risks))
 
 
-@some_examples
-@given(tables())
-def test_the_accuracy_of_all_images_is_the_accuracy(table):
-    labels, scores = indices(table), get_probabilities(table)
-    everything = compute_selective(labels, scores)["at_coverage"][0]
-    accuracy = (scores.argmax(axis=1) == labels).mean()
-    assert (everything["asked"], everything["coverage"]) == (1, 1)
-    assert everything["accuracy"] == pytest.approx(accuracy)
-
-
 def test_the_curve_of_many_images_has_at_most_201_points_and_both_ends():
     rng = np.random.default_rng(0)
     right = rng.uniform(size=5000) < 0.8
-    figures = compute_selective(*with_confidence(list(rng.uniform(0.2, 1, 5000)), right))
+    figures = compute_selective(*make_answers(list(rng.uniform(0.2, 1, 5000)), right))
     coverage, accuracy = figures["curve"]["coverage"], figures["curve"]["accuracy"]
     assert len(coverage) == len(accuracy) == 201
     assert (coverage[0], coverage[-1]) == (1 / 5000, 1)

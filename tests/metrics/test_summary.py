@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prediction_tables import (
-    approximately,
-    few_examples,
-    leaves,
-    sure,
-    table_of,
-    tables,
-)
+from prediction_tables import approximately, few_examples, leaves, sure, table_of, tables
 
 from leuko_tf.classes import CODES, QUESTIONS
 from leuko_tf.metrics import compute_metrics
@@ -52,23 +45,16 @@ def test_they_are_json_without_nan_and_in_their_ranges(table):
 
 @few_examples
 @given(tables())
-def test_the_folds_add_up_to_the_pooled_images(table):
+def test_the_figures_agree_with_each_other_and_with_those_of_the_folds(table):
     metrics = compute_metrics(table, replicates=0)
     pooled, folds = metrics["pooled"], metrics["folds"]
     assert list(folds) == [str(k) for k in sorted(set(table["fold"]))]
     assert pooled["images"] == len(table) == sum(fold["images"] for fold in folds.values())
-    counts = [fold["confusion_matrix"]["rows_are_labels"] for fold in folds.values()]
-    np.testing.assert_array_equal(pooled["confusion_matrix"]["rows_are_labels"], np.sum(counts, 0))
     for k, fold in folds.items():
         assert fold == compute_figures(table[table["fold"] == int(k)])
-
-
-@few_examples
-@given(tables())
-def test_the_figures_agree_with_each_other(table):
-    metrics = compute_metrics(table, replicates=0)
-    pooled = metrics["pooled"]
+    of_folds = [fold["confusion_matrix"]["rows_are_labels"] for fold in folds.values()]
     counts = np.array(pooled["confusion_matrix"]["rows_are_labels"])
+    np.testing.assert_array_equal(counts, np.sum(of_folds, 0))
     classes = pooled["classes"].values()
     accuracy = pooled["overall"]["accuracy"]
     assert accuracy == pytest.approx(np.trace(counts) / len(table))
@@ -84,7 +70,7 @@ def test_the_figures_agree_with_each_other(table):
 
 @few_examples
 @given(tables())
-def test_a_class_without_images_has_no_figures_and_one_with_images_has_all(table):
+def test_classes_without_images_have_no_figures_and_intervals_stand_in_their_places(table):
     metrics = compute_metrics(table, replicates=REPLICATES)
     present = set(table["label"])
     for code, row in metrics["pooled"]["classes"].items():
@@ -95,6 +81,11 @@ def test_a_class_without_images_has_no_figures_and_one_with_images_has_all(table
         else:
             assert values == [None] * 3
     assert set(metrics["intervals"]["classes"]) == present
+    assert metrics["bootstrap_replicates"] == REPLICATES
+    for place in {place for place, _ in leaves(metrics["intervals"])}:
+        interval, figure = (get_nested(metrics[k], place) for k in ("intervals", "pooled"))
+        assert interval is None or interval[0] <= interval[1], place
+        assert interval is None or isinstance(figure, float), place
 
 
 @few_examples
@@ -131,19 +122,6 @@ def test_mean_and_deviation_by_hand():
         np.std([1, 0.5, 0.5])
     )
     assert get_nested(metrics["mean"], ("classes", "KSC", "sensitivity")) is None
-
-
-@few_examples
-@given(tables())
-def test_every_interval_stands_in_its_figures_place(table):
-    metrics = compute_metrics(table, replicates=REPLICATES)
-    assert metrics["bootstrap_replicates"] == REPLICATES
-    for place, value in leaves(metrics["intervals"]):
-        figure = get_nested(metrics["pooled"], place)
-        assert value is None or isinstance(figure, float), place
-    for place in {place for place, _ in leaves(metrics["intervals"])}:
-        interval = get_nested(metrics["intervals"], place)
-        assert interval is None or interval[0] <= interval[1], place
 
 
 @few_examples
