@@ -1,4 +1,4 @@
-"""The notebooks are executed, in a real kernel, on what a small demo leaves."""
+"""Executes the notebooks in a real kernel, on the files of a small demo."""
 
 import ast
 import base64
@@ -12,8 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from leuko_tf.classes import CODES
-from leuko_tf.classes import SYNTHETIC_REMARK
+from leuko_tf.classes import CODES, SYNTHETIC_REMARK
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,7 +28,7 @@ def demo(
     exports: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A folder with `runs/demo` as `make demo` leaves it, so far as the notebooks need it."""
+    """A folder with the files of `make demo` that the notebooks need, in `runs/demo`."""
     from leuko_tf.inference import PREDICTIONS, predict_folds
     from leuko_tf.provenance import describe_model
 
@@ -50,17 +49,16 @@ def demo(
 
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Executes a notebook of this name with a folder for its working directory."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # nothing of the user's own settings
+    """Returns a function that executes a notebook in a folder."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # ignore the user's settings
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
-    # Or else the threads of scikit-learn's t-SNE wait for each other where other tests run.
+    # Otherwise the threads of scikit-learn's t-SNE slow down when other tests run.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for variable in ("MPLBACKEND", "LEUKO_SERVING_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
 
     def execute(name: str, folder: Path) -> nbformat.NotebookNode:
         notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
-        # Raises CellExecutionError, with the cell and its traceback, if any fails.
         return NotebookClient(
             notebook,
             timeout=TIMEOUT_S,
@@ -71,72 +69,65 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return execute
 
 
-def outputs(notebook: nbformat.NotebookNode) -> list:
+def find_outputs(notebook: nbformat.NotebookNode) -> list:
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def text(notebook: nbformat.NotebookNode) -> str:
-    """What the notebook printed, and its tables."""
+def read_text(notebook: nbformat.NotebookNode) -> str:
+    """The notebook's printed text and its tables."""
     return "\n".join(
         output.get("text", "") + output.get("data", {}).get("text/plain", "")
-        for output in outputs(notebook)
+        for output in find_outputs(notebook)
         if output.get("name") != "stderr"
     )
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[np.ndarray]:
-    encoded = [
-        o["data"]["image/png"] for o in outputs(notebook) if "image/png" in o.get("data", {})
+def check_pictures(notebook: nbformat.NotebookNode, number: int) -> None:
+    encoded = [output.get("data", {}).get("image/png") for output in find_outputs(notebook)]
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB") for png in encoded if png
     ]
-    return [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in encoded
-    ]
+    assert len(pictures) == number
+    for picture in pictures:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 100
 
 
 def test_classify_your_cells(execute, demo: Path) -> None:
     notebook = execute("classify_your_cells.ipynb", demo)
-    said = text(notebook)
-    assert "network trained on SYNTHETIC cells; research use only" in said
-    # The held-out fifth of the smear, without the masks that lie beside the cells.
-    assert "30 SYNTHETIC cells" in said
-    assert re.search(r"BAS/BAS_\d{4}\.tiff +[A-Z]{3} +0\.\d", said)
-    assert "threshold  answered  right" in said
-    assert_are_pictures(pictures(notebook), 3)
+    printed = read_text(notebook)
+    # The held-out fifth of the smear.
+    assert "30 SYNTHETIC cells; network trained on SYNTHETIC cells; research use only" in printed
+    assert re.search(r"BAS/BAS_\d{4}\.tiff +[A-Z]{3} +0\.\d", printed)
+    assert "threshold  answered  right" in printed
+    check_pictures(notebook, 3)
 
 
 def test_look_inside(execute, demo: Path) -> None:
     notebook = execute("look_inside.ipynb", demo)
-    said = text(notebook)
-    assert "30 SYNTHETIC cells; network trained on SYNTHETIC cells; research use only" in said
-    assert re.search(r"\d+ features of each of 30 SYNTHETIC cells", said)
-    assert re.search(r"\d+\.\d% of 30 SYNTHETIC cells have a nearest neighbour", said)
-    assert_are_pictures(pictures(notebook), 2)
+    printed = read_text(notebook)
+    assert "30 SYNTHETIC cells; network trained on SYNTHETIC cells; research use only" in printed
+    assert re.search(r"\d+ features of each of 30 SYNTHETIC cells", printed)
+    assert re.search(r"\d+\.\d% of 30 SYNTHETIC cells have a nearest neighbour", printed)
+    check_pictures(notebook, 2)
 
 
 def test_ask_the_server(execute, demo: Path) -> None:
     # From the folder of the notebooks, where Jupyter starts when one is opened by a click.
     notebook = execute("ask_the_server.ipynb", demo / "notebooks")
-    said = text(notebook)
-    assert "state='AVAILABLE'" in said
-    assert SYNTHETIC_REMARK in said
-    assert re.search(r"MYO_0001\.tiff +[A-Z]{3}", said)
+    printed = read_text(notebook)
+    assert "state='AVAILABLE'" in printed
+    assert SYNTHETIC_REMARK in printed
+    assert re.search(r"MYO_0001\.tiff +[A-Z]{3}", printed)
     damaged = next(cell for cell in notebook.cells if cell.id == "damaged").outputs[0].text
     answered, truncated, no_image = damaged.splitlines()
     assert answered[:3] in CODES
     assert "damaged" in truncated
     assert "not a PNG or JPEG image" in no_image
-    assert "signatures: classify embed encoded explain serving_default" in said
-    assert f"answer: {answered}" in said  # by REST as by gRPC
-    assert "the server ended with status 0" in said
-    assert_are_pictures(pictures(notebook), 1)
-
-
-def assert_are_pictures(found: list[np.ndarray], number: int) -> None:
-    assert len(found) == number
-    for picture in found:
-        height, width, _ = picture.shape
-        assert min(height, width) > 300
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    assert "signatures: classify embed encoded explain serving_default" in printed
+    assert f"answer: {answered}" in printed  # by REST as by gRPC
+    assert "the server ended with status 0" in printed
+    check_pictures(notebook, 1)
 
 
 def test_there_are_three() -> None:
