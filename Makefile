@@ -32,7 +32,7 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: setup
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs \
+	@$(BIN)/sphinx-build -E --fail-on-warning --keep-going --quiet -b html docs build/docs \
 	  && $(BIN)/python docs/check_links.py build/docs \
 	  && echo "open build/docs/index.html"
 

@@ -23,6 +23,31 @@ TINY = [
 ]
 
 
+# What takes a training, a built data set, an export, a server or an environment. Tests that use it
+# are slow; `make test-fast` leaves them out, and those with a mark of their own.
+SLOW_FIXTURES = {
+    "bare_python",
+    "barcelona_build",
+    "clean_python",
+    "client_python",
+    "data_dir",
+    "export_base",
+    "munich_build",
+    "original",
+    "paper",
+    "scored",
+    "start_server",
+    "telling_base",
+    "wheel",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; the tests that need it are skipped where none is named."""
