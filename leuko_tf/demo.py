@@ -63,9 +63,11 @@ def demo(data: Path | None, workdir: Path) -> None:
     run_step(
         *(logs / "build.log", "tfds", "build", DATASET, "--imports", "tfds_aml"),
         *("--config", config, "--manual_dir", folder, "--data_dir", tfds_dir),
+        log_output=True,  # TFDS prints its whole description of the data set
     )
     (metadata_file,) = (tfds_dir / DATASET / config).glob("*/metadata.json")
     metadata = json.loads(metadata_file.read_text())
+    print(f"built: {metadata['images']:,} images in {tfds_dir}")
     missing = metadata["images_listed"] - metadata["images"]
     if missing:
         _say(f"This is a part of the data set: {missing:,} listed images are missing.")
@@ -95,12 +97,13 @@ def demo(data: Path | None, workdir: Path) -> None:
     )
 
 
-def run_step(log: Path | None, *words: object) -> None:
+def run_step(log: Path | None, *words: object, log_output: bool = False) -> None:
     """Shows a command and runs it in this environment, without progress bars.
 
     Args:
       log: File for the command's stderr; None to show it.
       words: The command.
+      log_output: Whether its stdout goes to the log as well.
 
     Raises:
       UserError: If it fails; with the end of the log.
@@ -109,7 +112,8 @@ def run_step(log: Path | None, *words: object) -> None:
     _say(f"$ {shown}")
     with log.open("w") if log else nullcontext() as errors:
         environment = {**os.environ, "TQDM_DISABLE": "1"}
-        done = subprocess.run(command, stderr=errors, env=environment, check=False)
+        output = errors if log_output else None
+        done = subprocess.run(command, stdout=output, stderr=errors, env=environment, check=False)
     if done.returncode:
         raise UserError(
             f"This command ended with status {done.returncode}: {shown}{_format_tail(log)}"

@@ -29,5 +29,9 @@ def test_a_step_logs_warnings_and_shows_their_end_if_it_fails(
     with pytest.raises(UserError, match="ended with status 3") as error:
         run_step(log, "python", "-c", NOISY, 3)
     assert str(error.value).splitlines()[-TAIL - 1 :] == [f"The end of {log}:", *warnings[-TAIL:]]
+    capfd.readouterr()
+    run_step(log, "python", "-c", NOISY, 0, log_output=True)
+    assert "done 1 of 1" not in capfd.readouterr().out.splitlines()
+    assert "done 1 of 1" in log.read_text().splitlines()
     run_step(None, "python", "-c", NOISY, 0)
     assert "warning 99" in capfd.readouterr().err
