@@ -424,7 +424,7 @@ class TestRefusals:
         table = ("--predictions", predictions)
         for arguments, message in (
             ((*model, "--split", "fold_6"), "--split takes fold_1 to fold_5"),
-            (("--model", tmp_path / "x.keras", "--split", "fold_1"), "No config.yaml beside"),
+            (("--model", tmp_path / "x.keras", "--split", "fold_1"), "--dataset and --split"),
             (("--model", no_model, "--split", "fold_1", "--dataset", "x"), "not a .keras model"),
             (("--predictions", missing), f"No file {missing}"),
             (("--predictions", missing, "--out", no_model), "text.keras"),
