@@ -42,6 +42,7 @@ def demo(
     model = folder / "training" / "best.keras"
     dataset = "aml_cytomorphology_lmu/complete"
     fold = describe_model(model).held_out_fold
+    assert fold is not None
     table = predict_folds(model, dataset, str(data_dir), [fold], folder / "evaluation")
     assert table == folder / "evaluation" / PREDICTIONS
     return root
@@ -193,8 +194,9 @@ class TestEmbedding:
         from leuko_tf.network.loading import make_embedding_model
         from leuko_tf.network.resnext import build_resnext
 
-        small = {"input_size": 32, "blocks": [1], "stem_width": 8, "width": 8, "cardinality": 2}
-        network = build_resnext(num_outputs=16, **small)
+        network = build_resnext(
+            input_size=32, blocks=[1], stem_width=8, width=8, cardinality=2, num_outputs=16
+        )
         features = network.get_layer("pool").output
         if merging == "after it":
             outputs = network.output[:, :15]
