@@ -13,14 +13,13 @@ The same command resumes a training after the last saved epoch.
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 from leuko_tf.config import Config, list_differences, load_config, make_paths_absolute, save_config
-from leuko_tf.files import BEST, CELLS, CONFIG, LAST, LOG, TENSORBOARD
+from leuko_tf.files import BEST, CELLS, CONFIG, LAST
 from leuko_tf.provenance import describe_dataset, describe_start, facts_of_run, record_run
 
 
@@ -96,18 +95,6 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     )
 
     monitor = "val_loss" if len(validation) else "loss"
-    best = min((e[monitor] for e in callbacks.read_log(workdir)), default=math.inf)
-    callback_list = [
-        callbacks.StopOnNaN(),
-        callbacks.EpochLog(workdir / LOG, steps * config.data.batch_size),
-        callbacks.SaveModels(workdir, plain, monitor, best),
-        keras.callbacks.TensorBoard(workdir / TENSORBOARD, write_graph=False),
-    ]
-    if verbose == 2:
-        callback_list.append(callbacks.PrintProgress(callbacks.PROGRESS_INTERVAL_S))
-    if config.optimizer.ema_momentum is not None:
-        # Validation, and so the choice of the best epoch, uses the averaged weights.
-        callback_list.append(keras.callbacks.SwapEMAWeights())
     model.fit(
         pipeline.make_training_batches(cells, training, config, first_epoch=done),
         initial_epoch=done,
@@ -116,7 +103,7 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         validation_data=(
             pipeline.make_plain_batches(cells, validation, config) if len(validation) else None
         ),
-        callbacks=callback_list,
+        callbacks=callbacks.make_callbacks(config, workdir, plain, steps, monitor, verbose),
         shuffle=False,  # the batches are shuffled already
         verbose=verbose,
     )

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 from leuko_tf.cli import UserError, write_aside
-from leuko_tf.files import BEST, LAST, LOG
+from leuko_tf.config import Config
+from leuko_tf.files import BEST, LAST, LOG, TENSORBOARD
 
 # A member of last.keras, a zip file, so that a kill cannot separate it from weights and optimizer.
 # The optimizer's step count is no substitute: float16 training skips steps without counting them.
@@ -111,6 +112,39 @@ class SaveModels(keras.callbacks.Callback):
             self.model.save(aside)
             with zipfile.ZipFile(aside, "a") as file:
                 file.writestr(EPOCHS_DONE, str(epoch + 1))
+
+
+def make_callbacks(
+    config: Config,
+    workdir: Path,
+    inference_model: keras.Model,
+    steps: int,
+    monitor: str,
+    verbose: int | str,
+) -> list[keras.callbacks.Callback]:
+    """Makes the callbacks of a training.
+
+    Args:
+      config: The whole configuration.
+      workdir: The work folder.
+      inference_model: The network at float32, for `best.keras`.
+      steps: Steps per epoch.
+      monitor: Metric whose lowest value marks the best epoch.
+      verbose: As for `fit`; 2 adds lines within the epoch.
+    """
+    best = min((entry[monitor] for entry in read_log(workdir)), default=math.inf)
+    callbacks = [
+        StopOnNaN(),
+        EpochLog(workdir / LOG, steps * config.data.batch_size),
+        SaveModels(workdir, inference_model, monitor, best),
+        keras.callbacks.TensorBoard(workdir / TENSORBOARD, write_graph=False),
+    ]
+    if verbose == 2:
+        callbacks.append(PrintProgress(PROGRESS_INTERVAL_S))
+    if config.optimizer.ema_momentum is not None:
+        # Validation, and so the choice of the best epoch, uses the averaged weights.
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return callbacks
 
 
 def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> None:
