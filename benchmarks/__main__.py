@@ -41,15 +41,7 @@ RESULTS, PAGE = "bench.json", "bench.md"
 def run_stages(
     names: Sequence[str], out: Path, rounds: int, threads: int, short: bool, peers: bool
 ) -> None:
-    """Measures stages, and writes results and page after each case.
-
-    Args:
-      names: Keys of `STAGES`.
-      out: Folder to write to.
-      rounds: Turns of each contender.
-      threads: Cores that each may use.
-      short: Fewer cases and shorter turns.
-      peers: Also run what others made.
+    """Measures stages, keys of `STAGES`, and writes results and page after each case.
 
     Raises:
       UserError: if modules are missing that the peers need, or there is no GPU where one is
@@ -136,11 +128,7 @@ def _read_earlier(file: Path) -> dict[str, dict]:
 
 
 def _find_gpu(starter: Starter) -> dict[str, str]:
-    """Name of the GPU that Keras' backend sees.
-
-    Raises:
-      UserError: if there is none.
-    """
+    """Finds the GPU that Keras' backend sees."""
     try:
         return starter.prepare(gpu.PROBE)
     except ContenderError as error:

@@ -58,12 +58,7 @@ STAGE = Stage(
 
 
 def compare_precisions(model: Path, images: Path, out: Path) -> dict[str, Any]:
-    """Measures all ways of computing, and writes results and page.
-
-    Args:
-      model: A `.keras` file.
-      images: Folder of cells.
-      out: Folder to write to.
+    """Measures all ways of computing on a folder of cells, and writes results and page.
 
     Returns:
       What the results file holds: `results.to_json` with `comparison` in each row (see

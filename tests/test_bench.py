@@ -1,5 +1,6 @@
 """The benchmark's own workings: turns, ratios, workers, pages. No timing is asserted."""
 
+import ast
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from running import check_refusal, run, run_module
+from running import ROOT, check_refusal, run, run_module
 
 from benchmarks import __main__ as program
 from benchmarks import machine
@@ -298,6 +299,16 @@ def test_the_page_has_medians_ranges_ratios_reasons_and_the_setting():
     assert "| case | size" not in text
 
 
+def check_builder(contender: Contender) -> None:
+    """Checks that a builder exists and takes its settings; reads its file, which may need torch."""
+    module, _, name = contender.builder.partition(":")
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    taken = [argument.arg for argument in function.args.args]
+    needed = taken[: len(taken) - len(function.args.defaults)]
+    assert {*needed} <= {*contender.settings} <= {*taken}
+
+
 class TestCommand:
     def test_peers_that_are_missing_are_named_with_the_way_to_get_them(self, monkeypatch, tmp_path):
         monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
@@ -335,18 +346,24 @@ class TestCommand:
             assert running.wait(30) == 128 + signal.SIGTERM
         assert not [*tmp_path.glob("work-*")]
 
-    def test_every_command_is_timed(self):
-        from test_commands import COMMANDS
+    def test_commands_to_time_are_found(self):
+        found = startup.find_commands()
+        assert found == sorted(found)
+        assert {"benchmarks", "leuko_tf", "leuko_tf.train", "serving.client"} <= {*found}
+        assert not [name for name in found if name.endswith("_test")]
 
-        assert startup.find_commands() == sorted(COMMANDS)
-
-    def test_every_case_begins_with_ours(self, tmp_path):
+    def test_cases_begin_with_ours_and_builders_take_their_settings(self, tmp_path):
         for stage in program.STAGES.values():
             for short in (True, False):
-                for case in stage.cases(Options(short, peers=True, work=tmp_path)):
+                options = Options(short, peers=True, work=tmp_path)
+                for case in stage.cases(options):
                     assert case.contenders[0].role == OURS
                     names = [contender.name for contender in case.contenders]
                     assert len({*names}) == len(names)
+                    for contender in case.contenders:
+                        check_builder(contender)
+                for contender in stage.preparations(options):
+                    check_builder(contender)
 
     def test_evaluation_and_help_really_run(self, monkeypatch, tmp_path):
         """Two stages as the command runs them, cut short, with the results of an earlier one."""
