@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from leuko_tf.cli import UserError, import_tensorflow_quietly, run
 from serving.server.configs import (
     BatchingParameters,
     ModelConfig,
+    SslConfig,
     read_batching,
     read_models,
     read_ssl,
@@ -85,7 +87,6 @@ def _serve(args: argparse.Namespace) -> None:
         batching = read_batching(args.batching_parameters_file or BATCHING_FILE)
     tls = read_ssl(args.ssl_config_file) if args.ssl_config_file else None
     context = tls.make_http_context() if tls else None
-    credentials = tls.make_grpc_credentials() if tls else None
 
     import_tensorflow_quietly()
     from leuko_tf.network.runtimes import OPENVINO, import_openvino
@@ -103,24 +104,20 @@ def _serve(args: argparse.Namespace) -> None:
         if signal.sigtimedwait(STOP_SIGNALS, RECHECK_S):
             return
     requests = Requests(models, admission, Metrics())
-    server, health = make_grpc_server(requests, SPARE_THREADS, args.grpc_max_message_bytes)
-    port = _listen(server, args, credentials)
+    max_bytes = args.grpc_max_message_bytes
+    server, health = make_grpc_server(requests, SPARE_THREADS, max_bytes)
+    port = _listen(server, args, tls)
     try:
-        rest = RestServer(
-            (args.host, args.rest_port), requests, args.grpc_max_message_bytes, context
-        )
+        rest = RestServer((args.host, args.rest_port), requests, max_bytes, context)
     except OSError:
         raise _port_error(args.host, args.rest_port, "--rest-port") from None
     _watch(models, args.file_system_poll_wait_seconds)
     server.start()
     rest.start()
     served = ", ".join(f"{name} version {number}" for name, number in models.find_newest().items())
-    scheme = "https" if tls else "http"
-    print(
-        f"leuko_tf local server: model {served} ready on {args.host}:{port}\n"
-        f"leuko_tf local server: REST and metrics on {scheme}://{args.host}:{rest.server_port}",
-        flush=True,
-    )
+    url = f"{'https' if tls else 'http'}://{args.host}:{rest.server_port}"
+    print(f"leuko_tf local server: model {served} ready on {args.host}:{port}")
+    print(f"leuko_tf local server: REST and metrics on {url}", flush=True)
     _LOG.info("Server started after %.1f s", time.monotonic() - start)
     number = signal.sigwait(STOP_SIGNALS)
     _LOG.info("Server stopping on %s", signal.Signals(number).name)
@@ -161,14 +158,14 @@ def _make_admission_control(batching: BatchingParameters | None) -> "AdmissionCo
     return AdmissionControl(RUNNING, limit)
 
 
-def _listen(server: Any, args: argparse.Namespace, credentials: Any) -> int:
+def _listen(server: Any, args: argparse.Namespace, tls: SslConfig | None) -> int:
     """Opens the gRPC port and the Unix socket, if any; returns the port's number."""
     address = f"{args.host}:{args.port}"
     try:
-        if credentials is None:
+        if tls is None:
             port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, tls.make_grpc_credentials())
     except RuntimeError:
         raise _port_error(args.host, args.port, "--port") from None
     if args.grpc_socket_path is not None:
@@ -205,19 +202,14 @@ def _watch(models: "Models", wait_s: float) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _parse_port(text: str) -> int:
-    # gRPC would listen on 99999 modulo 65536.
-    return _parse_integer(text, 0, 65535)
-
-
-def _parse_bytes(text: str) -> int:
-    return _parse_integer(text, 1, 2**31 - 1)  # gRPC's limit
-
-
 def _parse_integer(text: str, lowest: int, highest: int) -> int:
     if not text.isdecimal() or not lowest <= int(text) <= highest:
         raise argparse.ArgumentTypeError(f"not an integer from {lowest} to {highest}: {text!r}")
     return int(text)
+
+
+_parse_port = partial(_parse_integer, lowest=0, highest=65535)
+_parse_bytes = partial(_parse_integer, lowest=1, highest=2**31 - 1)  # gRPC's limits
 
 
 def _parse_seconds(text: str) -> float:

@@ -107,9 +107,7 @@ def server(
     file.write_text(f"""
         model_config_list {{
           config {{
-            name: "leuko"
-            base_path: "{export_base}"
-            model_platform: "tensorflow"
+            name: "leuko" base_path: "{export_base}" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }}
             version_labels {{ key: "stable" value: {OLDER} }}
             version_labels {{ key: "canary" value: {NEWEST} }}

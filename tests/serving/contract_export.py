@@ -1,4 +1,4 @@
-"""Small SavedModels for tests of serving: one keeps the contract of the project's exports."""
+"""Small SavedModels for tests of serving, with and without the signatures of our exports."""
 
 import hashlib
 import shutil
@@ -13,19 +13,19 @@ from leuko_tf.savedmodel.decoding import attempt
 
 OLDER = 3
 NEWEST = 12
-# Classes by mean colour: fixed numbers that tell colours apart.
+# Logits from the mean colour: fixed numbers that give different colours different classes.
 WEIGHTS = (4 * np.sin(np.arange(3 * len(CODES)))).reshape(3, len(CODES)).astype(np.float32)
 SALIENCY_SIDE = 8
 
 
 class ContractModel(tf.Module):
-    """The export's signatures around softmax(mean colour x WEIGHTS)."""
+    """A model with the export's signatures that computes softmax(mean colour x WEIGHTS)."""
 
     def __init__(self):
         super().__init__()
         self.weights = tf.Variable(WEIGHTS, trainable=False)
 
-    def _outputs(self, mean_colour):
+    def _compute_outputs(self, mean_colour):
         probabilities = tf.nn.softmax(mean_colour / 255.0 @ self.weights)
         order = tf.argsort(probabilities, direction="DESCENDING", stable=True)
 
@@ -40,8 +40,8 @@ class ContractModel(tf.Module):
             "remark": tf.fill(tf.shape(probabilities)[:1], ""),
         }
 
-    def _colours(self, files):
-        """Mean colours [n, 3] of image files, and which of them are images."""
+    def _compute_colours(self, files):
+        """Computes mean colours [n, 3] of image files, and which of them are images."""
 
         def mean_colour(encoded):
             image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -52,44 +52,43 @@ class ContractModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def from_arrays(self, images):
-        return self._outputs(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2]))
+        return self._compute_outputs(tf.reduce_mean(tf.cast(images, tf.float32), [1, 2]))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
     def from_files(self, images):
-        colours, validity = self._colours(images)
-        return {**self._outputs(colours), **validity}
+        colours, validity = self._compute_colours(images)
+        return {**self._compute_outputs(colours), **validity}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
     def explain(self, images):
-        colours, validity = self._colours(images)
+        colours, validity = self._compute_colours(images)
         level = tf.cast(tf.reduce_mean(colours, 1), tf.uint8)
         saliency = tf.tile(level[:, None, None], [1, SALIENCY_SIDE, SALIENCY_SIDE])
         maps = {"saliency": saliency, "field": tf.fill(tf.shape(level), 400)}
-        return {**self._outputs(colours), **validity, **maps}
+        return {**self._compute_outputs(colours), **validity, **maps}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
     def embed(self, images):
-        colours, validity = self._colours(images)
+        colours, validity = self._compute_colours(images)
         return {"embedding": colours, **validity}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(self, inputs):
-        # Unlike the project's, it fails on what is no tf.Example: a graph's own error.
+        # Unlike the project's, it fails on invalid tf.Examples, to test errors of the graph.
         features = tf.io.parse_example(
             inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)}
         )
-        colours, _ = self._colours(features["image/encoded"])
-        outputs = self._outputs(colours)
+        colours, _ = self._compute_colours(features["image/encoded"])
+        outputs = self._compute_outputs(colours)
         scores = tf.sort(outputs["probabilities"], direction="DESCENDING")
         return {"classes": outputs["classes"], "scores": scores}
 
 
 class TellingModel(tf.Module):
-    """A model that tells its version, twice, of which one comes from a variable.
+    """Returns its version twice, once from a variable, and how many rows were computed together.
 
-    `rows` tells how many rows were computed together. The signature `hold` reads the file whose
-    path it is given before it answers: a named pipe keeps it waiting for as long as a test likes.
-    Before that it writes a file of that name with `.reached` at the end.
+    The signature `hold` writes the file PATH.reached and then reads PATH before it answers: a named
+    pipe keeps it waiting for as long as a test needs.
     """
 
     def __init__(self, version):
@@ -97,7 +96,7 @@ class TellingModel(tf.Module):
         self.version = version
         self.again = tf.Variable(version, dtype=tf.int64, trainable=False)
 
-    def _told(self, like):
+    def _fill_outputs(self, like):
         shape = tf.shape(like)
         return {
             "version": tf.fill(shape, tf.constant(self.version, tf.int64)),
@@ -107,21 +106,21 @@ class TellingModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
     def tell(self, names):
-        return {**self._told(names), "names": names}
+        return {**self._fill_outputs(names), "names": names}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="paths")])
     def hold(self, paths):
         def hold(path):
             with tf.control_dependencies([tf.io.write_file(path + ".reached", "")]):
-                # Opening a pipe waits for its writer. That reading it then fails is no matter.
+                # Opening a pipe waits for its writer. It does not matter that reading fails.
                 return tf.io.read_file(path)
 
         _, done = attempt(hold, paths)
-        return {**self._told(paths), "done": done}
+        return {**self._fill_outputs(paths), "done": done}
 
 
 def write_contract_export(base: Path) -> None:
-    """Writes versions 3 and 12 of a model that keeps the export's contract, and two decoys."""
+    """Writes versions 3 and 12 of a ContractModel, and two folders that are no versions."""
     model = ContractModel()
     folder = base / str(OLDER)
     signatures = {
@@ -144,7 +143,7 @@ def write_contract_export(base: Path) -> None:
 
 
 def write_telling_export(folder: Path) -> None:
-    """Writes a model that tells the version by which its folder is named, by one rename."""
+    """Writes a TellingModel of the version that names the folder, published by one rename."""
     model = TellingModel(int(folder.name))
     aside = folder.with_name(f".{folder.name}")
     signatures = {"serving_default": model.tell, "hold": model.hold}
@@ -154,7 +153,7 @@ def write_telling_export(folder: Path) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes what the project's exports have: every file's SHA-256."""
+    """Writes every file's SHA-256, as the project's exports have."""
     lines = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n"
         for file in sorted(folder.rglob("*"))

@@ -45,15 +45,11 @@ SMALL_QUEUE = """
 
 @pytest.fixture(scope="module")
 def start_batching(start_server, telling_base, tmp_path_factory):
-    @contextlib.contextmanager
     def start(parameters):
         file = tmp_path_factory.mktemp("config") / "batching.config"
         file.write_text(parameters)
-        with start_server(
-            *("--model-name", "telling", "--model-base-path", telling_base),
-            *("--enable-batching", "--batching-parameters-file", file),
-        ) as server:
-            yield server
+        options = ("--enable-batching", "--batching-parameters-file", file)
+        return start_server("--model-name", "telling", "--model-base-path", telling_base, *options)
 
     return start
 

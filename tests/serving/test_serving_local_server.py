@@ -54,6 +54,10 @@ def test_ctrl_c_ends_it_with_exit_code_zero(start_server, export_base):
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=60) == 0
         assert server.process.stdout.read() == ""
+        loaded = f"Model leuko version {NEWEST} loaded after "
+        messages = (loaded, "Server started after ", "Server stopping on SIGINT", "Server stopped")
+        for message, line in zip(messages, server.log.read_text().splitlines(), strict=True):
+            assert message in line
 
 
 def test_a_second_ctrl_c_ends_it_at_once(telling_base, tmp_path):
