@@ -130,7 +130,7 @@ def address(request) -> str:
 
 @pytest.fixture(scope="session")
 def rest(request) -> str:
-    """The URL of the server's REST interface: port 8501 beside LEUKO_SERVING_ADDRESS."""
+    """The URL of the server's REST interface: port 8501 of the host in LEUKO_SERVING_ADDRESS."""
     address = os.environ.get(ADDRESS_VARIABLE)
     if address:
         return f"http://{address.rpartition(':')[0]}:8501"

@@ -26,7 +26,7 @@ EXPECTED = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INTERNAL,  # from gRPC itself, for bytes that are not a message
-    grpc.StatusCode.UNKNOWN,  # likewise
+    grpc.StatusCode.UNKNOWN,  # also from gRPC
 }
 METHODS = [
     "PredictionService/Predict",
