@@ -33,6 +33,7 @@ def __getattr__(name: str) -> Any:
     if name == "CODES":
         return importlib.import_module("leuko_tf.classes").CODES
     if name in __all__:
+        importlib.import_module("leuko_tf.cli").import_tensorflow_quietly()
         return getattr(importlib.import_module("leuko_tf.api"), name)
     raise AttributeError(f"module 'leuko_tf' has no attribute {name!r}")
 

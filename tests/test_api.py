@@ -33,9 +33,16 @@ def test_the_import_is_light_and_the_names_are_there() -> None:
         "assert callable(predict) and callable(leuko_tf.predict) and callable(leuko_tf.explain)"
     )
     done = run([sys.executable, "-c", program], env={"TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         leuko_tf.fit  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["view", "layers", "resnext", "convolution", "loading"])
+def test_modules_of_the_network_may_be_imported_first(module: str) -> None:
+    """Keras, once imported, registers the layers: that must not need a half-imported module."""
+    done = run([sys.executable, "-c", f"import leuko_tf.network.{module}"])
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_module_hides_the_function_predict() -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import keras
-
 FIELD = 400  # side of the data set's images in pixels: the paper's network takes whole images
 
 
@@ -20,14 +18,16 @@ def crop_center(images: Any, side: int) -> Any:
     Returns:
       Tensor [batch, side, side, channels] of the same dtype.
     """
+    from keras import ops  # not above: the import of Keras registers layers, which import this file
+
     for axis in (1, 2):
         if images.shape[axis] == side:
             continue
-        length = keras.ops.shape(images)[axis]
+        length = ops.shape(images)[axis]
         first = (length - side) // 2
-        indices = (keras.ops.arange(side, dtype="int32") + first) % (2 * length)
-        indices = keras.ops.minimum(indices, 2 * length - 1 - indices)
-        images = keras.ops.take(images, indices, axis=axis)
+        indices = (ops.arange(side, dtype="int32") + first) % (2 * length)
+        indices = ops.minimum(indices, 2 * length - 1 - indices)
+        images = ops.take(images, indices, axis=axis)
     return images
 
 
@@ -44,7 +44,9 @@ def to_network_input(images: Any, field: int, size: int) -> Any:
     Returns:
       float32 tensor [batch, size, size, 3], 0 to 255.
     """
-    images = keras.ops.cast(crop_center(images, field), "float32")
+    from keras import ops
+
+    images = ops.cast(crop_center(images, field), "float32")
     if field == size:
         return images
-    return keras.ops.image.resize(images, (size, size), interpolation="bilinear", antialias=True)
+    return ops.image.resize(images, (size, size), interpolation="bilinear", antialias=True)
