@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ def run(
       environment: Variables to set before anything is imported.
     """
     os.setsid()  # a process group, to pause and end it with its children
+    # Its children start a tracker of their own: the command's would warn of what a kill leaves.
+    tracker: Any = resource_tracker
+    tracker._resource_tracker._fd = None
     die_with_parent()
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
