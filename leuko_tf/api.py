@@ -24,7 +24,8 @@ from leuko_tf.classes import CODES
 from leuko_tf.classification import View, classify_arrays, classify_files, compute_model_factor
 from leuko_tf.cli import UserError
 from leuko_tf.data import images as image_files
-from leuko_tf.explanation.explainer import explain
+from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.methods import METHODS, Explanation
 from leuko_tf.network import loading
 
 __all__ = ["CODES", "explain", "load_model", "predict", "read_image"]
@@ -87,8 +88,11 @@ def predict(
     view = View(factor=compute_model_factor(model, pixel_size_um))
     files = _find_files(images)
     if files is None:
-        arrays = [(str(i), _check_image(image)) for i, image in enumerate(_split_arrays(images))]
-        return classify_arrays(model, arrays, view, symmetries=symmetries)
+        arrays = _check_arrays(images)
+        if not arrays:
+            raise UserError("There are no images to classify.")
+        numbered = ((str(i), array) for i, array in enumerate(arrays))
+        return classify_arrays(model, numbered, view, symmetries=symmetries)
     table, problems = classify_files(model, files, view, symmetries=symmetries)
     if table.empty:
         raise UserError(f"None of {len(files):,} images could be read; the first: {problems[0]}")
@@ -102,6 +106,35 @@ def predict(
     return table
 
 
+def explain(
+    model: keras.Model,
+    images: np.ndarray | Sequence[np.ndarray],
+    methods: tuple[str, ...] = METHODS,
+) -> list[Explanation]:
+    """Computes where a model looks for the class that it answers.
+
+    Args:
+      model: of `load_model`.
+      images: as arrays, like those of `predict`.
+      methods: of "gradient", "SmoothGrad" and "Grad-CAM++"; see `leuko_tf.explanation.methods`.
+
+    Returns:
+      An explanation for each image, in their order; its maps have the image's size.
+
+    Raises:
+      UserError: if an array is no image, or a method is unknown.
+    """
+    unknown = {*methods} - {*METHODS}
+    if unknown:
+        raise UserError(f"Unknown method {min(unknown)!r}: choose from {', '.join(METHODS)}")
+    arrays = _check_arrays(images)
+    # Sorted, so that images of one size are explained together.
+    order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape)
+    explanations = Explainer(model)((arrays[i] for i in order), methods)
+    by_index = dict(zip(order, explanations, strict=True))
+    return [by_index[i] for i in range(len(arrays))]
+
+
 def _find_files(images: Any) -> dict[str, Path] | None:
     """The files that are meant, by id; None where arrays are."""
     paths = [images] if isinstance(images, str | os.PathLike) else images
@@ -112,12 +145,10 @@ def _find_files(images: Any) -> dict[str, Path] | None:
     return image_files.find_images([Path(path) for path in paths])
 
 
-def _split_arrays(images: Any) -> list[Any]:
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [images]
-    if not len(images):
-        raise UserError("There are no images to classify.")
-    return [*images]
+def _check_arrays(images: Any) -> list[np.ndarray]:
+    """One array, a batch or a list of them, as images uint8 [height, width, 3]."""
+    is_one = isinstance(images, np.ndarray) and images.ndim == 3
+    return [_check_image(image) for image in ([images] if is_one else images)]
 
 
 def _check_image(image: Any) -> np.ndarray:

@@ -418,7 +418,7 @@ class TestAModelLikeAnyOther:
     def test_export_and_saliency_take_it(self, original, imported, images, tmp_path):
         import tensorflow as tf
 
-        from leuko_tf.explanation.explainer import explain
+        from leuko_tf.api import explain
         from leuko_tf.export import export
         from leuko_tf.provenance import describe_model
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 from PIL import Image
 from running import check_refusal, run_module
 
+from leuko_tf.api import explain
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import ModelConfig
-from leuko_tf.explanation.explainer import explain
 from leuko_tf.explanation.methods import METHODS, Explanation
 from leuko_tf.network.layers import CellScaling
 from leuko_tf.network.loading import load_model
@@ -127,9 +127,11 @@ def test_images_of_any_sizes_are_explained_in_their_order() -> None:
         assert found.code == alone.code
         np.testing.assert_allclose(found.maps["gradient"], alone.maps["gradient"], atol=1e-5)
     assert explain(model, []) == []
-    for wrong in (images[0][..., 0], images[0] / 255, [np.zeros((4, 4, 4), np.uint8)]):
-        with pytest.raises(UserError, match=r"must be a uint8 array \[height, width, 3\]"):
+    for wrong in (images[0][..., 0], [np.zeros((4, 4, 4), np.uint8)]):
+        with pytest.raises(UserError, match=r"must be an array \[height, width, 3\]"):
             explain(model, wrong)
+    with pytest.raises(UserError, match="multiply it by 255"):
+        explain(model, images[0] / 255)
     with pytest.raises(UserError, match="Unknown method 'LIME'"):
         explain(model, images, ("LIME",))
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from leuko_tf.api import explain
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.explanation.explainer import explain
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import OUTPUT_NAME
 from serving.client import read_image

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leuko_tf.classes import CODES, INDEX
-from leuko_tf.cli import UserError
 from leuko_tf.data.images import batched
 from leuko_tf.explanation.methods import GRADIENT, METHODS, SMOOTHGRAD, Explanation
 
@@ -144,39 +143,3 @@ class Explainer:
                     expand_cam=False,
                 )
         return np.asarray(maps)
-
-
-def explain(
-    model: "keras.Model",
-    images: np.ndarray | Sequence[np.ndarray],
-    methods: tuple[str, ...] = METHODS,
-) -> list[Explanation]:
-    """Computes where a model looks for the class that it answers.
-
-    Args:
-      model: A model of this project (`leuko_tf.load_model`).
-      images: uint8 array [height, width, 3] or [n, height, width, 3], or a list of arrays
-        [height, width, 3] of any sizes.
-      methods: Of "gradient", "SmoothGrad" and "Grad-CAM++"; see `leuko_tf.explanation.methods`.
-
-    Returns:
-      An explanation for each image, in their order.
-
-    Raises:
-      UserError: If an image has another shape or type, or a method is unknown.
-    """
-    unknown = {*methods} - {*METHODS}
-    if unknown:
-        raise UserError(f"Unknown method {min(unknown)!r}: choose from {', '.join(METHODS)}")
-    arrays = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else [*images]
-    for array in arrays:
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise UserError(
-                "An image must be a uint8 array [height, width, 3]. Received: "
-                f"{array.dtype} {[*array.shape]}"
-            )
-    # Sorted, so that images of one size are explained together.
-    order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape)
-    explanations = Explainer(model)((arrays[i] for i in order), methods)
-    by_index = dict(zip(order, explanations, strict=True))
-    return [by_index[i] for i in range(len(arrays))]
