@@ -71,6 +71,7 @@ def _configure_logging() -> None:
     handler.setFormatter(form)
     logger = logging.getLogger("serving")
     logger.addHandler(handler)
+    logger.propagate = False  # OpenVINO adds a handler to the root logger
     logger.setLevel(logging.INFO)
     # gRPC's core would print a line for each client that it refuses.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

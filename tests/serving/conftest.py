@@ -56,9 +56,9 @@ def _run_server(log: Path, *options: object) -> Iterator[Server]:
         line = process.stdout.readline()
         assert "ready on" in line, log.read_text()
         rest = process.stdout.readline().split()[-1]
-        # Only the server's own lines, none of TensorFlow's.
-        assert all(map(LOG_LINE.match, log.read_text().splitlines()))
         try:
+            # Only the server's own lines, none of TensorFlow's.
+            assert all(map(LOG_LINE.match, log.read_text().splitlines()))
             yield Server(process, log, line, line.split()[-1], rest)
         finally:
             process.terminate()
