@@ -37,9 +37,6 @@ Images = FilePath | Sequence[FilePath] | np.ndarray | Sequence[np.ndarray]
 def load_model(file: FilePath) -> keras.Model:
     """Loads a model of this project, such as the `best.keras` of a training.
 
-    Args:
-      file: a `.keras` file.
-
     Returns:
       A float32 model from images, uint8 or float [n, height, width, 3] in 0 to 255, to
       probabilities, float32 [n, 15] in the order of `leuko_tf.CODES`.
@@ -94,8 +91,6 @@ def predict(
         numbered = ((str(i), array) for i, array in enumerate(arrays))
         return classify_arrays(model, numbered, view, symmetries=symmetries)
     table, problems = classify_files(model, files, view, symmetries=symmetries)
-    if table.empty:
-        raise UserError(f"None of {len(files):,} images could be read; the first: {problems[0]}")
     if problems:
         warnings.warn(
             f"{len(problems):,} of {len(files):,} images could not be read; the first: "
@@ -138,9 +133,7 @@ def explain(
 def _find_files(images: Any) -> dict[str, Path] | None:
     """The files that are meant, by id; None where arrays are."""
     paths = [images] if isinstance(images, str | os.PathLike) else images
-    if isinstance(paths, np.ndarray) or not len(paths):
-        return None
-    if not all(isinstance(path, str | os.PathLike) for path in paths):
+    if not len(paths) or not all(isinstance(path, str | os.PathLike) for path in paths):
         return None
     return image_files.find_images([Path(path) for path in paths])
 
@@ -152,11 +145,7 @@ def _check_arrays(images: Any) -> list[np.ndarray]:
 
 
 def _check_image(image: Any) -> np.ndarray:
-    """The image as uint8 [height, width, 3].
-
-    Raises:
-      UserError: if it has another shape, or values that are not 0 to 255.
-    """
+    """The image as uint8 [height, width, 3]; refuses other shapes, and values not 0 to 255."""
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise UserError(

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from leuko_tf.classes import ATYPICAL, BLAST, CODES
 from leuko_tf.cli import UserError
 from leuko_tf.data.images import batched, compute_scale_factor, read_image, resample_image
@@ -23,7 +25,6 @@ from leuko_tf.network.runtimes import TENSORFLOW
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     import pandas as pd
 
 CROP, RESIZE = "crop", "resize"
@@ -45,9 +46,8 @@ class View:
     fit: str = CROP
     factor: float = 1.0
 
-    def apply(self, image: "np.ndarray", field: int) -> "np.ndarray":
+    def apply(self, image: np.ndarray, field: int) -> np.ndarray:
         """Turns an image, uint8 [height, width, 3], into uint8 [field, field, 3]."""
-        import numpy as np
         import tensorflow as tf
 
         from leuko_tf.network.view import crop_center
@@ -61,11 +61,9 @@ class View:
 
 
 def compute_model_factor(model: "keras.Model", pixel_size_um: float | None) -> float:
-    """Factor that brings images to the scale of the model's training.
+    """Factor that brings images of a pixel size to the scale of the model's training.
 
-    Args:
-      model: a model of this project.
-      pixel_size_um: side of the images' pixels in micrometres; None leaves them as they are.
+    Without a pixel size it is 1.
 
     Raises:
       UserError: if a size is given and the model does not tell its own, or the two are too far
@@ -94,9 +92,7 @@ def classify_files(
     """Classifies image files, with a progress bar.
 
     Args:
-      model: a model of this project, float32.
       images: id to file, as `leuko_tf.data.images.find_images` gives it.
-      view: how images become what the network sees.
       runtime: one of `leuko_tf.network.runtimes.RUNTIMES`.
       symmetries: averages over eight turns and reflections of each image.
 
@@ -105,7 +101,7 @@ def classify_files(
       could not be read.
 
     Raises:
-      UserError: if the runtime cannot be used.
+      UserError: if no file can be read, or the runtime cannot be used.
     """
     from tqdm import tqdm
 
@@ -113,14 +109,14 @@ def classify_files(
 
     problems: list[str] = []
 
-    def read(item: tuple[str, Path]) -> "tuple[str, np.ndarray] | str":
+    def read(item: tuple[str, Path]) -> tuple[str, np.ndarray] | str:
         image_id, file = item
         try:
             return image_id, read_image(file)
         except UserError as error:
             return str(error)
 
-    def read_all() -> "Iterator[tuple[str, np.ndarray]]":
+    def read_all() -> Iterator[tuple[str, np.ndarray]]:
         with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
             for found in read_ahead(read, images.items()):
                 progress.update()
@@ -129,18 +125,20 @@ def classify_files(
                 else:
                     yield found
 
-    return classify_arrays(model, read_all(), view, runtime, symmetries), problems
+    table = classify_arrays(model, read_all(), view, runtime, symmetries)
+    if table.empty:
+        raise UserError(f"None of {len(images):,} images could be read; the first: {problems[0]}")
+    return table, problems
 
 
 def classify_arrays(
     model: "keras.Model",
-    images: "Iterable[tuple[str, np.ndarray]]",
+    images: Iterable[tuple[str, np.ndarray]],
     view: View = View(),
     runtime: str = TENSORFLOW,
     symmetries: bool = False,
 ) -> "pd.DataFrame":
     """Classifies pairs of an id and an image, uint8 [height, width, 3]; see `classify_files`."""
-    import numpy as np
     import pandas as pd
 
     from leuko_tf.network.resnext import SCALING
@@ -168,17 +166,16 @@ def draw_saliency(
     table: "pd.DataFrame",
     images: Mapping[str, Path],
     folder: Path,
-    view: View = View(),
-    note: str = "",
+    view: View,
+    synthetic: bool,
 ) -> None:
     """Draws where the network looks for its answer, one figure an image, with a progress bar.
 
     Args:
       model, images, view: as for `classify_files`.
       table: of `classify_files`; its answers are explained.
-      folder: made if it is not there. A figure is named after the image's id with `__` for `/`,
-        and numbered where two would have one name.
-      note: text after the id in the figures' titles.
+      folder: for the figures, which are named after the images' ids, with `__` for `/`.
+      synthetic: see `leuko_tf.explanation.figure.draw_figure`.
     """
     from tqdm import tqdm
 
@@ -187,16 +184,20 @@ def draw_saliency(
     from leuko_tf.explanation.methods import GRADIENT
     from leuko_tf.network.resnext import SCALING
 
-    explain = Explainer(model)
     field = model.get_layer(SCALING).field
+    pixels = (view.apply(read_image(images[image_id]), field) for image_id in table["id"])
+    explanations = Explainer(model)(pixels, (GRADIENT,), [*table["answer"]])
     taken: set[str] = set()
-    answers = table[["id", "answer", "confidence"]].itertuples(index=False)
-    for image_id, answer, confidence in tqdm(answers, "saliency", len(table), unit=" images"):
+    for image_id, confidence, explanation in zip(
+        tqdm(table["id"], "saliency", unit=" images"),
+        table["confidence"],
+        explanations,
+        strict=True,
+    ):
         name = choose_figure_name(image_id, taken)
         taken.add(name)
-        pixels = view.apply(read_image(images[image_id]), field)
-        (explanation,) = explain(pixels[None], (GRADIENT,), [answer])
-        draw_figure(replace(explanation, probability=confidence), image_id + note, folder / name)
+        answered = replace(explanation, probability=confidence)
+        draw_figure(answered, image_id, synthetic, folder / name)
 
 
 def choose_figure_name(image_id: str, taken: Collection[str]) -> str:

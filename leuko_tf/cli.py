@@ -1,5 +1,6 @@
-"""What all commands share: user errors, atomic writes, a quiet import of TensorFlow."""
+"""What commands share: user errors, arguments, atomic writes, a quiet import of TensorFlow."""
 
+import argparse
 import json
 import logging
 import os
@@ -31,6 +32,24 @@ def run(main: Callable[[], None]) -> None:
 def format_command_line() -> str:
     """Formats the running command as the user would type it again."""
     return shlex.join(["python", *sys.orig_argv[1:]])
+
+
+def parse_positive_int(text: str) -> int:
+    """Parses an argument that must be a whole number of at least 1."""
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def parse_positive_number(text: str) -> float:
+    """Parses an argument that must be a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
 
 
 @contextmanager

@@ -36,9 +36,11 @@ def demo(data: Path | None, workdir: Path) -> None:
       workdir: Folder of the demo alone. What an earlier demo left in it is deleted.
 
     Raises:
-      UserError: If a command fails; with the end of its log.
+      UserError: If a folder cannot be used, or a command fails; with the end of its log.
     """
     start = time.monotonic()
+    if data and not data.is_dir():
+        raise UserError(f"--data {data} is not a folder")
     if data and data.resolve().is_relative_to(workdir.resolve()):
         raise UserError(f"--data {data} lies in {workdir}, which the demo deletes. Name another.")
     if workdir.exists() and not (workdir / "demo.json").is_file():
@@ -98,15 +100,10 @@ def demo(data: Path | None, workdir: Path) -> None:
 
 
 def run_step(log: Path | None, *words: object, log_output: bool = False) -> None:
-    """Shows a command and runs it in this environment, without progress bars.
+    """Shows a command and runs it here, without progress bars. Raises `UserError` if it fails.
 
     Args:
-      log: File for the command's stderr; None to show it.
-      words: The command.
-      log_output: Whether its stdout goes to the log as well.
-
-    Raises:
-      UserError: If it fails; with the end of the log.
+      log: File for the command's stderr, and for its stdout with `log_output`; None to show it.
     """
     shown, command = _make_command(*words)
     _say(f"$ {shown}")
@@ -115,14 +112,11 @@ def run_step(log: Path | None, *words: object, log_output: bool = False) -> None
         output = errors if log_output else None
         done = subprocess.run(command, stdout=output, stderr=errors, env=environment, check=False)
     if done.returncode:
-        raise UserError(
-            f"This command ended with status {done.returncode}: {shown}{_format_tail(log)}"
-        )
+        tail = _format_tail(log) if log else ""
+        raise UserError(f"This command ended with status {done.returncode}: {shown}{tail}")
 
 
-def _format_tail(log: Path | None) -> str:
-    if log is None:
-        return ""
+def _format_tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-TAIL:]
     return "\n".join([f"\nThe end of {log}:", *lines])
 
@@ -183,8 +177,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the TCIA download (default: drawn)")
     parser.add_argument("--workdir", type=Path, help="default: runs/demo, or runs/demo-data")
     arguments = parser.parse_args()
-    if arguments.data and not arguments.data.is_dir():
-        raise UserError(f"--data {arguments.data} is not a folder")
     workdir = arguments.workdir or Path("runs", "demo-data" if arguments.data else "demo")
     demo(arguments.data, workdir)
 

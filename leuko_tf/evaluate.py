@@ -19,10 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import leuko_tf
-from leuko_tf.cell_selection import add_cell_arguments, select_cells
+from leuko_tf.cell_selection import (
+    add_cell_arguments,
+    add_inference_arguments,
+    check_pixel_size,
+    select_cells,
+)
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_json
 from leuko_tf.files import DISPUTES, GALLERY, METRICS, MISTAKES, MODEL_CARD, REPORT
-from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
+from leuko_tf.network.runtimes import TENSORFLOW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,24 +208,7 @@ def main() -> None:
     what.add_argument("--predictions", type=Path, help=".parquet, .csv or heldout_outputs.npz")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     add_cell_arguments(parser)
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help=f"what computes the probabilities (default {TENSORFLOW}). openvino is faster on a CPU "
-        "and equal to 1e-4, but converts for some seconds; pip install leuko_tf[openvino]",
-    )
-    parser.add_argument(
-        "--pixel-size-um",
-        type=float,
-        metavar="UM",
-        help="side of the images' pixels in micrometres (default: what the data set says); images "
-        "are resampled to the pixel size that the model was trained on",
-    )
-    parser.add_argument(
-        "--symmetries",
-        action="store_true",
-        help="average over the eight rotations and mirror images; takes eight times as long",
-    )
+    add_inference_arguments(parser, unscaled="what the data set says")
     parser.add_argument(
         "--annotations",
         type=Path,
@@ -235,9 +223,7 @@ def main() -> None:
             "--dataset, --data-dir, --split, --runtime, --pixel-size-um and --symmetries belong to "
             "--model, not to --predictions"
         )
-    side = arguments.pixel_size_um
-    if side is not None and not 0 < side < 10:
-        raise UserError(f"--pixel-size-um takes micrometres, 0 to 10. Received: {side}")
+    check_pixel_size(arguments.pixel_size_um)
     if arguments.annotations and not arguments.annotations.is_file():
         raise UserError(f"--annotations {arguments.annotations} is not a file")
     arguments.out.mkdir(parents=True, exist_ok=True)  # fails now, not after the work

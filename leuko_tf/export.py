@@ -41,7 +41,6 @@ zeros and its classes empty strings, in `classify` too.
 import argparse
 import hashlib
 import json
-import math
 import os
 import shutil
 import socket
@@ -50,7 +49,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leuko_tf.classes import CODES, SYNTHETIC_REMARK
-from leuko_tf.cli import UserError, import_tensorflow_quietly, run
+from leuko_tf.cli import (
+    UserError,
+    import_tensorflow_quietly,
+    parse_positive_int,
+    parse_positive_number,
+    run,
+)
 from leuko_tf.files import CONFIG, MODEL_CARD
 
 if TYPE_CHECKING:
@@ -76,23 +81,19 @@ def export(
     version: int | None = None,
     documents: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Publishes the model as a new version.
+    """Publishes the model as a new version, and returns the version's folder.
 
     The finished version is renamed to its number, so that no server finds a part of it. Deletes
     what killed exports left in the base folder.
 
     Args:
-      model: A model of this project; cannot be used afterwards (see
-        `leuko_tf.savedmodel.signatures.ServedModel`).
+      model: Cannot be used afterwards (see `leuko_tf.savedmodel.signatures.ServedModel`).
       out: The model's base folder, which holds the versions.
       description: JSON-like facts about the model for assets.extra/model.json. If it has a true
         `synthetic`, every answer carries `SYNTHETIC_REMARK`.
       temperature: Divides the logits; above 0.
-      version: The version's number; by default the next one.
+      version: By default the next one.
       documents: Files to copy to assets.extra, by their name there.
-
-    Returns:
-      The new version's folder.
 
     Raises:
       UserError: If the version exists.
@@ -139,16 +140,9 @@ def find_versions(base: Path) -> list[int]:
 
 
 def prune(base: Path, keep: int, published: Path) -> list[int]:
-    """Deletes the oldest versions until `keep` remain, but never the one just published.
+    """Deletes the oldest versions until `keep`, 1 or more, remain; never the one just published.
 
-    Each is renamed first, so that no server finds a part of it.
-
-    Args:
-      keep: 1 or more.
-      published: Folder of a version to keep in any case.
-
-    Returns:
-      The deleted versions.
+    Each is renamed first, so that no server finds a part of it. Returns the deleted versions.
     """
     others = [v for v in find_versions(base) if v != int(published.name)]
     old = others[: max(0, len(others) - (keep - 1))]
@@ -169,12 +163,6 @@ def compute_checksums(folder: Path) -> str:
     return "".join(lines)
 
 
-def find_training_documents(model: Path) -> dict[str, Path]:
-    """Files beside a trained model that an export should carry, by name."""
-    config = model.parent / CONFIG
-    return {CONFIG: config} if config.is_file() else {}
-
-
 def _save(served: Any, folder: Path) -> None:
     import tensorflow as tf
 
@@ -189,9 +177,7 @@ def _save(served: Any, folder: Path) -> None:
 def _publish(finished: Path, base: Path, version: int | None) -> Path:
     """Renames a finished folder to its version; safe if others publish at the same time."""
     while True:
-        target = base / str(
-            version if version is not None else 1 + max(find_versions(base), default=0)
-        )
+        target = base / str(version or 1 + max(find_versions(base), default=0))
         try:
             return finished.rename(target)
         except OSError:
@@ -221,22 +207,6 @@ def _delete_unfinished(base: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _parse_temperature(text: str) -> float:
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = math.nan
-    if not 0 < temperature < math.inf:
-        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
-    return temperature
-
-
-def _parse_positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
-    return int(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leuko_tf.export",
@@ -248,25 +218,18 @@ def main() -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=_parse_temperature,
+        type=parse_positive_number,
         default=1.0,
         metavar="T",
         help="divides the logits (default: 1). For the network of fold k of a cross-validation, "
         "take temperature.folds.<k>.temperature of its metrics.json, fitted on the other folds",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card to include")
-    parser.add_argument(
-        "--version",
-        type=_parse_positive,
-        metavar="N",
-        help="the version's number (default: the next)",
-    )
-    parser.add_argument(
-        "--keep",
-        type=_parse_positive,
-        metavar="N",
-        help="delete the oldest versions until N remain",
-    )
+    for option, purpose in (
+        ("--version", "the version's number (default: the next)"),
+        ("--keep", "delete the oldest versions until N remain"),
+    ):
+        parser.add_argument(option, type=parse_positive_int, metavar="N", help=purpose)
     arguments = parser.parse_args()
     if arguments.card and not arguments.card.is_file():
         raise UserError(
@@ -278,9 +241,10 @@ def main() -> None:
     from leuko_tf.network.loading import load_model
     from leuko_tf.provenance import describe_model
 
-    documents = find_training_documents(arguments.model)
-    if arguments.card:
-        documents[MODEL_CARD] = arguments.card
+    config, card = arguments.model.parent / CONFIG, arguments.card
+    documents = {CONFIG: config} if config.is_file() else {}
+    if card:
+        documents[MODEL_CARD] = card
     version = export(
         load_model(arguments.model),
         arguments.out,

@@ -1,7 +1,7 @@
 """Classifies the cells of a data set's folds, and draws pictures of some of them."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from leuko_tf.explanation.mistakes import find_mistakes
 from leuko_tf.files import GALLERY, MISTAKES, PREDICTIONS
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import SCALING
-from leuko_tf.network.runtimes import TENSORFLOW, make_predictor
+from leuko_tf.network.runtimes import TENSORFLOW, Predictor, make_predictor
 from leuko_tf.predictions import EXAMINERS, PROBABILITIES, write_predictions
 from leuko_tf.provenance import Source, describe_dataset, describe_model, is_held_out, read_training
 
@@ -35,25 +35,20 @@ def predict_folds(
     pixel_size_um: float | None = None,
     symmetries: bool = False,
 ) -> Path:
-    """Classifies folds of a data set and writes the table of predictions.
+    """Classifies folds of a data set, writes the table of predictions, and returns its path.
 
     Also draws pictures with saliency maps: the surest mistakes into `mistakes/`, typical cells into
     `gallery/`.
 
     Args:
-      model_file: a `.keras` file.
       dataset: TFDS name with configuration.
       data_dir: the folder that it was built in; None is TFDS' default.
       folds: folds to classify, 1 to 5.
-      out: folder to write to.
-      runtime: what computes the probabilities, one of `leuko_tf.network.runtimes.RUNTIMES`;
-        TensorFlow always computes the saliency maps.
+      runtime: one of `leuko_tf.network.runtimes.RUNTIMES`; TensorFlow always computes the saliency
+        maps.
       pixel_size_um: side of the images' pixels in micrometres; see
         `leuko_tf.data.pipeline.match_pixel_scale`.
       symmetries: averages over eight turns and reflections of each image.
-
-    Returns:
-      Path of the table.
 
     Raises:
       UserError: if the model cannot be loaded, the data set is not built, the runtime cannot be
@@ -68,8 +63,7 @@ def predict_folds(
     read_batches = functools.partial(
         pipeline.read_folds, builder, folds, field=scaling.field, factor=factor
     )
-    number = pipeline.count_images(builder, folds)
-    table = _classify(compute_probabilities, read_batches(), number)
+    table = _classify(compute_probabilities, read_batches(), pipeline.count_images(builder, folds))
     source: Source = {
         "synthetic": bool(cells["synthetic"]),
         "dataset": cells["name"],
@@ -92,9 +86,7 @@ def predict_folds(
 
 
 def _classify(
-    compute_probabilities: Callable[[np.ndarray], np.ndarray],
-    batches: Iterator[Batch],
-    number: int,
+    compute_probabilities: Predictor, batches: Iterable[Batch], number: int
 ) -> pd.DataFrame:
     """The table of predictions for batches of `number` images, in the order of their ids."""
     tables = []

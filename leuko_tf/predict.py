@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leuko_tf.cell_selection import add_inference_arguments, check_pixel_size
 from leuko_tf.classes import BY_CODE, CODES, SYNTHETIC_REMARK
 from leuko_tf.classification import (
     CROP,
@@ -28,7 +29,7 @@ from leuko_tf.classification import (
 )
 from leuko_tf.cli import UserError, import_tensorflow_quietly, run, write_aside
 from leuko_tf.data.images import find_images
-from leuko_tf.network.runtimes import RUNTIMES, TENSORFLOW
+from leuko_tf.network.runtimes import TENSORFLOW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +51,9 @@ def main() -> None:
 
     model = load_model(arguments.model)
     synthetic = bool(describe_model(arguments.model).synthetic)
-    given = arguments.pixel_size_um
-    view = View(arguments.fit or CROP, compute_model_factor(model, given))
-    table, problems = classify_files(model, images, view, arguments.runtime, arguments.symmetries)
-    if table.empty:
-        raise UserError(f"None of {len(images):,} images could be read; the first: {problems[0]}")
+    runtime = arguments.runtime or TENSORFLOW
+    view = View(arguments.fit or CROP, compute_model_factor(model, arguments.pixel_size_um))
+    table, problems = classify_files(model, images, view, runtime, arguments.symmetries)
     threshold = arguments.abstain_below
     if threshold is not None:
         after_confidence = [*table.columns].index("confidence") + 1
@@ -63,8 +62,8 @@ def main() -> None:
         "model": str(arguments.model),
         "trained_on_synthetic": synthetic,
         "fit": view.fit,
-        "pixel_size_um": given,
-        "runtime": arguments.runtime,
+        "pixel_size_um": arguments.pixel_size_um,
+        "runtime": runtime,
         "averaged_over_symmetries": arguments.symmetries,
         "abstain_below": threshold,
         "unreadable": problems,
@@ -76,8 +75,7 @@ def main() -> None:
         _warn_of_sizes(table, model.get_layer(SCALING).field, view.factor)
     print(_format_results(table, problems, synthetic), flush=True)
     if arguments.saliency:
-        note = ", network trained on SYNTHETIC cells" * synthetic
-        draw_saliency(model, table, images, arguments.saliency, view, note)
+        draw_saliency(model, table, images, arguments.saliency, view, synthetic)
         print(f"figures: {arguments.saliency}")
     sys.exit(bool(problems))
 
@@ -100,18 +98,7 @@ def _parse_arguments() -> argparse.Namespace:
         help="crop (default): take the middle of each image, mirror the edges of small ones; warns "
         "about images of unexpected size. resize: squeeze the whole image into the network's view",
     )
-    parser.add_argument(
-        "--pixel-size-um",
-        type=float,
-        metavar="UM",
-        help="side of the images' pixels in micrometres: resamples images to the pixel size that "
-        "the model was trained on (default: no resampling)",
-    )
-    parser.add_argument(
-        "--symmetries",
-        action="store_true",
-        help="average over eight turns and reflections of each image; takes eight times as long",
-    )
+    add_inference_arguments(parser, unscaled="no resampling")
     parser.add_argument(
         "--abstain-below",
         type=float,
@@ -119,36 +106,20 @@ def _parse_arguments() -> argparse.Namespace:
         help="mark answers whose probability is below P, 0 to 1, for a person to decide",
     )
     parser.add_argument(
-        "--saliency",
-        type=Path,
-        metavar="DIR",
-        help="draw into DIR where the network looks",
-    )
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        default=TENSORFLOW,
-        help=f"what computes the probabilities (default {TENSORFLOW}). openvino is faster on a "
-        "CPU, agrees to 1e-4 and needs seconds to convert; pip install leuko_tf[openvino]",
+        "--saliency", type=Path, metavar="DIR", help="draw into DIR where the network looks"
     )
     arguments = parser.parse_args()
-    _check_arguments(arguments)
-    return arguments
-
-
-def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Raises `UserError` for values that cannot be used, before any work."""
     if arguments.out.suffix not in ENDINGS:
         raise UserError(f"--out must end in .parquet or .csv. Received: {arguments.out}")
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a folder")
-    threshold, pixel_size_um = arguments.abstain_below, arguments.pixel_size_um
+    threshold = arguments.abstain_below
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--abstain-below takes a probability, 0 to 1. Received: {threshold}")
-    if pixel_size_um is not None and not 0 < pixel_size_um < 10:
-        raise UserError(f"--pixel-size-um takes micrometres, 0 to 10. Received: {pixel_size_um}")
-    if pixel_size_um is not None and arguments.fit == RESIZE:
+    check_pixel_size(arguments.pixel_size_um)
+    if arguments.pixel_size_um is not None and arguments.fit == RESIZE:
         raise UserError("--fit resize ignores the pixel size: give --pixel-size-um or --fit resize")
+    return arguments
 
 
 def _write_table(table: "pd.DataFrame", source: Mapping[str, Any], out: Path) -> None:
@@ -183,22 +154,14 @@ def _warn_of_sizes(table: "pd.DataFrame", field: int, factor: float) -> None:
 
     sides = (table[["width", "height"]] * factor).round()
     usual = max(field, FIELD)
-    for number, what, done in (
-        (
-            int((sides < field).any(axis=1).sum()),
-            f"smaller than the {field} pixels that the network looks at",
-            "their edges were mirrored outwards",
-        ),
-        (
-            int((sides > usual).any(axis=1).sum()),
-            f"larger than {usual} pixels",
-            f"only the {field} in their middle were looked at",
-        ),
-    ):
+    small = f"smaller than the {field} pixels that the network looks at: their edges were mirrored"
+    large = f"larger than {usual} pixels: only the {field} in their middle were looked at"
+    for unusual, what in ((sides < field, f"{small} outwards"), (sides > usual, large)):
+        number = int(unusual.any(axis=1).sum())
         if number:
             print(
-                f"warning: {number:,} of {len(table):,} images are {what}: {done}. Say --fit crop "
-                "if that is right; --pixel-size-um or --fit resize if they were taken at another "
+                f"warning: {number:,} of {len(table):,} images are {what}. Say --fit crop if that "
+                "is right; --pixel-size-um or --fit resize if they were taken at another "
                 "magnification."
             )
 

@@ -45,10 +45,7 @@ def main() -> None:
         help=f"number of images, evenly by class (default: {SCORED_IMAGES})",
     )
     arguments = parser.parse_args()
-    if arguments.score:
-        _score(arguments)
-    else:
-        _draw(arguments)
+    (_score if arguments.score else _draw)(arguments)
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -65,15 +62,8 @@ def _score(arguments: argparse.Namespace) -> None:
     from leuko_tf.focus.page import PAGE
     from leuko_tf.focus.score import format_summary, score
 
-    result = score(
-        arguments.model,
-        dataset,
-        data_dir,
-        folds,
-        arguments.out,
-        masks=arguments.masks,
-        number=number,
-    )
+    cells = (dataset, data_dir, folds)
+    result = score(arguments.model, *cells, arguments.out, masks=arguments.masks, number=number)
     print(format_summary(result))
     print(f"page: {arguments.out / PAGE}")
 
@@ -105,13 +95,11 @@ def _draw(arguments: argparse.Namespace) -> None:
     from leuko_tf.provenance import describe_model
 
     explanations = Explainer(load_model(arguments.model))(images)
-    note = (
-        ", network trained on SYNTHETIC cells" if describe_model(arguments.model).synthetic else ""
-    )
+    synthetic = bool(describe_model(arguments.model).synthetic)
     for path, explanation in zip(
         tqdm(arguments.images, "saliency", unit=" images"), explanations, strict=True
     ):
-        draw_figure(explanation, path.name + note, arguments.out / f"{path.stem}.png")
+        draw_figure(explanation, path.name, synthetic, arguments.out / f"{path.stem}.png")
     print(f"figures: {arguments.out}")
 
 

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from leuko_tf.classes import CODES
 from leuko_tf.cli import write_aside
 from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.figure import colour_map, overlay
 from leuko_tf.explanation.gallery import choose_cells
 from leuko_tf.explanation.methods import GRAD_CAM, GRADIENT, Explanation
 from leuko_tf.explanation.mistakes import find_mistakes
-from leuko_tf.explanation.overlay import colour_map, overlay
 from leuko_tf.explanation.pictures import delete_pictures, make_note, to_picture_name
 from leuko_tf.predictions import get_probabilities
 
@@ -29,12 +29,15 @@ def draw_mistakes(
     Deletes pictures of earlier runs.
 
     Args:
-      explainer: Of the model that gave the predictions.
-      table: Of predictions.
+      explainer: Of the model that gave the predictions in `table`.
       images: Id to uint8 array [height, width, 3].
-      folder: Created if there is anything to draw.
     """
-    _draw_pictures(explainer, find_mistakes(table), images, folder, (GRADIENT,), _compose_mistake)
+
+    def compose(explanation: Explanation) -> list[Image.Image]:
+        cell, gradient = _make_panels(explanation, MISTAKE_SIDE)
+        return [cell, overlay(cell, gradient)]
+
+    _draw_pictures(explainer, find_mistakes(table), images, folder, (GRADIENT,), compose)
 
 
 def draw_gallery(
@@ -44,8 +47,12 @@ def draw_gallery(
 
     The arguments are those of `draw_mistakes`. SmoothGrad would take twenty times as long.
     """
-    methods = (GRADIENT, GRAD_CAM)
-    _draw_pictures(explainer, choose_cells(table), images, folder, methods, _compose_gallery)
+
+    def compose(explanation: Explanation) -> list[Image.Image]:
+        cell, gradient, cam = _make_panels(explanation, GALLERY_SIDE)
+        return [cell, gradient, overlay(cell, gradient), overlay(cell, cam)]
+
+    _draw_pictures(explainer, choose_cells(table), images, folder, (GRADIENT, GRAD_CAM), compose)
 
 
 def _draw_pictures(
@@ -66,19 +73,10 @@ def _draw_pictures(
         # The table may come from another runtime, which can differ in close answers: a map of
         # another class than the table's would mislead.
         if explanation.code == CODES[scores.argmax()]:
-            picture = _join_panels(compose(explanation))
+            panels = [np.asarray(panel) for panel in compose(explanation)]
+            picture = Image.fromarray(np.hstack(panels))
             with write_aside(folder / to_picture_name(image_id)) as aside:
                 picture.save(aside, pnginfo=make_note(scores), compress_level=1)
-
-
-def _compose_mistake(explanation: Explanation) -> list[Image.Image]:
-    cell, gradient = _make_panels(explanation, MISTAKE_SIDE)
-    return [cell, overlay(cell, gradient)]
-
-
-def _compose_gallery(explanation: Explanation) -> list[Image.Image]:
-    cell, gradient, cam = _make_panels(explanation, GALLERY_SIDE)
-    return [cell, gradient, overlay(cell, gradient), overlay(cell, cam)]
 
 
 def _make_panels(explanation: Explanation, side: int) -> list[Image.Image]:
@@ -88,12 +86,3 @@ def _make_panels(explanation: Explanation, side: int) -> list[Image.Image]:
         picture.resize((side, side), Image.Resampling.BICUBIC)
         for picture in (Image.fromarray(explanation.image), *maps)
     ]
-
-
-def _join_panels(panels: list[Image.Image]) -> Image.Image:
-    """Square panels of one size, side by side."""
-    side = panels[0].height
-    joined = Image.new("RGB", (side * len(panels), side))
-    for i, panel in enumerate(panels):
-        joined.paste(panel, (i * side, 0))
-    return joined

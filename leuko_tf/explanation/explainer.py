@@ -21,12 +21,9 @@ BATCH = 4  # images explained at once; bounds the memory (5 GB at 400 px), not t
 
 
 class Explainer:
-    """Computes saliency maps of images.
+    """Computes saliency maps of images with a float32 model of this project.
 
     Copies the model once: keep the explainer to explain many images.
-
-    Args:
-      model: A model of this project, float32 (a `best.keras`).
     """
 
     def __init__(self, model: "keras.Model"):
@@ -101,15 +98,12 @@ class Explainer:
         if side != maps.shape[1]:
             maps = tf.image.resize(maps[..., None], (side, side)).numpy()[..., 0]
         # The reverse of `leuko_tf.network.view.crop_center`.
-        for axis, length in enumerate(shape, 1):
-            first = (length - side) // 2
-            if first < 0:
-                maps = maps.take(range(-first, length - first), axis)
-            else:
-                around = [(0, 0)] * 3
-                around[axis] = (first, length - side - first)
-                maps = np.pad(maps, around)
-        return maps
+        placed = np.zeros((len(maps), *shape), maps.dtype)
+        top, left = ((length - side) // 2 for length in shape)
+        inner = maps[:, max(0, -top) :, max(0, -left) :]
+        target = placed[:, max(0, top) :, max(0, left) :][:, :side, :side]
+        target[:] = inner[:, : target.shape[1], : target.shape[2]]
+        return placed
 
     def _compute_maps(self, method: str, batch: np.ndarray, answers: np.ndarray) -> np.ndarray:
         """Float array [n, k, k]; k is the side of the network's input or of the feature map."""
@@ -128,18 +122,17 @@ class Explainer:
             # tf-keras-vis passes the single input as a list.
             warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
             if method == GRADIENT:
-                maps = self._saliency(select_logits, batch)
-            elif method == SMOOTHGRAD:
+                return np.asarray(self._saliency(select_logits, batch))
+            if method == SMOOTHGRAD:
                 noise = {"smooth_samples": SMOOTH_SAMPLES, "smooth_noise": SMOOTH_NOISE}
-                maps = self._saliency(select_logits, batch, **noise)
-            else:
-                # Without these options tf-keras-vis uses the convolution before the named layer,
-                # and stretches the map by half a feature-map cell on each side.
-                maps = self._cam(
-                    select_log_probabilities,
-                    batch,
-                    penultimate_layer=LAST_FEATURE_MAP,
-                    seek_penultimate_conv_layer=False,
-                    expand_cam=False,
-                )
-        return np.asarray(maps)
+                return np.asarray(self._saliency(select_logits, batch, **noise))
+            # Without these options tf-keras-vis uses the convolution before the named layer, and
+            # stretches the map by half a feature-map cell on each side.
+            maps = self._cam(
+                select_log_probabilities,
+                batch,
+                penultimate_layer=LAST_FEATURE_MAP,
+                seek_penultimate_conv_layer=False,
+                expand_cam=False,
+            )
+            return np.asarray(maps)
