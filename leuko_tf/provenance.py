@@ -27,17 +27,13 @@ KERAS_CONFIG = "config.json"
 
 
 class DatasetFacts(TypedDict, total=False):
-    """A built data set: its full name, and the metadata that its builder wrote.
+    """A built data set: its full name, and the metadata that its builder wrote."""
 
-    `name` is `dataset/config/version`, `folds` tells where the folds come from, `images` counts all
-    five folds, `pixel_size_um` is the side of a pixel in micrometres, None where it is not known.
-    """
-
-    name: str
+    name: str  # dataset/config/version
     synthetic: bool
-    images: int
-    folds: str
-    pixel_size_um: float | None
+    images: int  # all five folds
+    folds: str  # where the folds come from
+    pixel_size_um: float | None  # side of a pixel in micrometres; None where not known
 
 
 class RunStart(TypedDict):
@@ -57,7 +53,7 @@ class Run(RunStart):
 
     dataset: DatasetFacts
     class_counts: dict[str, int]  # images trained on, by class; validation images left out
-    held_out_fold: int | None
+    held_out_fold: int | None  # None where the initial model may have been trained on it
     images_pixel_size_um: float | None
     initial_model: dict[str, Any] | None
     parameters: int
@@ -93,34 +89,21 @@ class Source(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known about a model's training; None where it is not known.
+    """What is known about a model's training; None where it is not known."""
 
-    Attributes:
-      model: name of the model's file.
-      synthetic: whether it was trained on drawn cells.
-      trained_on: full name of the data set, `dataset/config/version`.
-      trained_on_images: images in that data set, all five folds.
-      class_counts: images trained on, by class code; validation images left out.
-      folds: where the data set's folds come from.
-      held_out_fold: the fold, 1 to 5, that no training has seen.
-      images_pixel_size_um: side in micrometres of the data set's pixels, as the training took it.
-      versions: package to version, at the training.
-      git_revision: of the project, at the training.
-      initial_model: the facts of the model that the training started from.
-    """
-
-    model: str
+    model: str  # name of the file
     research_use_only: bool = True
-    synthetic: bool | None = None
-    trained_on: str | None = None
-    trained_on_images: int | None = None
-    class_counts: dict[str, int] | None = None
+    synthetic: bool | None = None  # trained on drawn cells
+    trained_on: str | None = None  # full name of the data set
+    trained_on_images: int | None = None  # in that data set, all five folds
+    class_counts: dict[str, int] | None = None  # as in `Run`
     folds: str | None = None
-    held_out_fold: int | None = None
-    images_pixel_size_um: float | None = None
+    held_out_fold: int | None = None  # 1 to 5: the fold that no training has seen
+    images_pixel_size_um: float | None = None  # of the data set, as the training took it
+    # At the training:
     versions: dict[str, str] = field(default_factory=lambda: {"leuko_tf": leuko_tf.__version__})
     git_revision: str | None = None
-    initial_model: dict[str, Any] | None = None
+    initial_model: dict[str, Any] | None = None  # facts of the model that it started from
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -134,23 +117,19 @@ def describe_dataset(builder: Any) -> DatasetFacts:
 def describe_model(file: Path) -> ModelFacts:
     """Reads the facts that a `.keras` file carries, or else those of the `run.json` beside it.
 
-    Models trained before files carried facts have only the latter.
-
-    Raises:
-      UserError: if `run.json` is needed and damaged.
+    Models trained before files carried facts have only the latter. Raises a `UserError` if
+    `run.json` is needed and damaged.
     """
-    carried = _read_carried_facts(file)
-    if carried is not None:
-        return replace(carried, model=file.name)
-    run: Mapping[str, Any] = read_run(file.parent) if (file.parent / RUN).is_file() else {}
-    return replace(facts_of_run(run), model=file.name)
+    facts = _read_carried_facts(file)
+    if facts is None:
+        facts = facts_of_run(read_run(file.parent) if (file.parent / RUN).is_file() else {})
+    return replace(facts, model=file.name)
 
 
 def facts_of_run(run: Mapping[str, Any]) -> ModelFacts:
     """The facts that a model carries, from its training's `run.json`; that of older ones, too."""
     dataset = run.get("dataset", {})
-    known = {name: run[name] for name in ("versions",) if name in run}
-    return ModelFacts(
+    facts = ModelFacts(
         model=BEST,
         synthetic=dataset.get("synthetic"),
         trained_on=dataset.get("name"),
@@ -161,8 +140,8 @@ def facts_of_run(run: Mapping[str, Any]) -> ModelFacts:
         images_pixel_size_um=run.get("images_pixel_size_um", dataset.get("pixel_size_um")),
         git_revision=run.get("git_revision"),
         initial_model=run.get("initial_model"),
-        **known,
     )
+    return replace(facts, versions=run["versions"]) if "versions" in run else facts
 
 
 def has_same_images(facts: ModelFacts, dataset: DatasetFacts) -> bool:
@@ -178,9 +157,8 @@ def is_held_out(facts: ModelFacts, dataset: DatasetFacts, folds: Sequence[int]) 
     It is known for the data set of the training only: another one may hold the same images in
     other folds.
     """
-    if not has_same_images(facts, dataset) or facts.held_out_fold is None:
-        return None
-    return [*folds] == [facts.held_out_fold]
+    known = has_same_images(facts, dataset) and facts.held_out_fold is not None
+    return [*folds] == [facts.held_out_fold] if known else None
 
 
 def record_run(
@@ -196,18 +174,8 @@ def record_run(
 ) -> Run:
     """Writes `run.json` when a training begins; adds a line to it when the training resumes.
 
-    Args:
-      workdir: the work folder.
-      start: of `describe_start`.
-      dataset: of `describe_dataset`.
-      class_counts: images trained on, by class code.
-      held_out_fold: the fold that this training does not see, 1 to 5.
-      images_pixel_size_um: side of the data set's pixels in micrometres.
-      initial_model: the `.keras` file that the training starts from.
-      parameters: number of the network's parameters.
-
-    Raises:
-      UserError: if the `run.json` that is there is damaged.
+    The arguments are entries of `Run`, but `held_out_fold` is the fold that this training does not
+    see, and `initial_model` a `.keras` file. Raises a `UserError` if the file there is damaged.
     """
     if (workdir / RUN).exists():
         run = read_run(workdir)
@@ -215,11 +183,12 @@ def record_run(
         run.setdefault("class_counts", class_counts)  # not told by older versions
     else:
         initial = describe_model(initial_model) if initial_model else None
+        unseen = initial is None or is_held_out(initial, dataset, [held_out_fold])
         run = {
             **start,
             "dataset": dataset,
             "class_counts": class_counts,
-            "held_out_fold": _find_unseen_fold(held_out_fold, dataset, initial),
+            "held_out_fold": held_out_fold if unseen else None,
             "images_pixel_size_um": images_pixel_size_um,
             "initial_model": initial.to_json() if initial else None,
             "parameters": parameters,
@@ -245,11 +214,7 @@ def describe_start(precision: str, jit_compile: bool, devices: list[str]) -> Run
 
 
 def read_run(workdir: Path) -> Run:
-    """Reads `run.json` of a work folder.
-
-    Raises:
-      UserError: if it is no JSON.
-    """
+    """Reads `run.json` of a work folder; raises a `UserError` if it is no JSON."""
     file = workdir / RUN
     try:
         return json.loads(file.read_text())
@@ -282,19 +247,9 @@ def _read_carried_facts(file: Path) -> ModelFacts | None:
         facts = layer["trained"]
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
         return None  # `load_model` tells what is wrong with a file
-    if not facts:
-        return None
     known = {each.name for each in fields(ModelFacts)}
-    return ModelFacts(**{name: value for name, value in facts.items() if name in known})
-
-
-def _find_unseen_fold(
-    held_out_fold: int, dataset: DatasetFacts, initial: ModelFacts | None
-) -> int | None:
-    """The held-out fold; None where the initial model may have been trained on it."""
-    if initial is None or is_held_out(initial, dataset, [held_out_fold]):
-        return held_out_fold
-    return None
+    facts = {name: value for name, value in (facts or {}).items() if name in known}
+    return ModelFacts(**facts) if facts else None
 
 
 def _find_git_revision() -> str | None:

@@ -20,7 +20,13 @@ from leuko_tf.classes import CODES, INDEX, NOT_REANNOTATED, QUESTIONS, UNCERTAIN
 from leuko_tf.cli import UserError, write_aside
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, SEED
 from leuko_tf.metrics.questions import compute_operating_point
-from leuko_tf.metrics.records import Agreement, NetworkAgreement, OperatingPoint, PairAgreement
+from leuko_tf.metrics.records import (
+    Agreement,
+    Interval,
+    NetworkAgreement,
+    OperatingPoint,
+    PairAgreement,
+)
 from leuko_tf.metrics.summary import Points, compute_figures
 from leuko_tf.predictions import EXAMINERS, get_probabilities
 
@@ -38,11 +44,8 @@ def select_reannotated(table: pd.DataFrame) -> pd.DataFrame:
 def measure_agreement(table: pd.DataFrame) -> Agreement:
     """Compares label and re-annotations, for the 15 classes and for each binary question.
 
-    Args:
-      table: columns `id`, `label` and `EXAMINERS`; images without re-annotations are left out.
-
-    Raises:
-      UserError: if no image is re-annotated.
+    `table` has columns `id`, `label` and `EXAMINERS`; images without re-annotations are left out.
+    Raises a `UserError` if no image is re-annotated.
     """
     rows = select_reannotated(table)
     if rows.empty:
@@ -69,13 +72,9 @@ def measure_pair_agreement(one: pd.Series, other: pd.Series) -> PairAgreement:
     """
     images = len(one)
     if not images:
-        return {
-            "images": 0,
-            "agreement": None,
-            "agreement_interval": None,
-            "kappa": None,
-            "kappa_interval": None,
-        }
+        return PairAgreement(
+            images=0, agreement=None, agreement_interval=None, kappa=None, kappa_interval=None
+        )
     answers, index = np.unique(np.concatenate([one, other]), return_inverse=True)
     # Not by scikit-learn, which warns if there is a single answer.
     counts = np.zeros((len(answers), len(answers)), int)
@@ -98,12 +97,8 @@ def measure_pair_agreement(one: pd.Series, other: pd.Series) -> PairAgreement:
 def find_disputes(table: pd.DataFrame) -> pd.DataFrame:
     """Finds the images on which both re-annotations agree on a class that is not the label.
 
-    Args:
-      table: columns `id`, `label` and `EXAMINERS`; may have probabilities.
-
-    Returns:
-      Columns `id`, `label`, `reannotated` and, if the table has probabilities, the network's answer
-      `network` with its `probability`; sorted by label, re-annotation and id.
+    Returns columns `id`, `label`, `reannotated` and, if the table has probabilities, the network's
+    answer `network` with its `probability`; sorted by label, re-annotation and id.
     """
     one, other = (table[column] for column in EXAMINERS)
     rows = table[(one == other) & (one != table["label"]) & one.isin(CODES)]
@@ -139,13 +134,9 @@ def measure_operating_points(table: pd.DataFrame) -> Points | None:
 def compare_network(table: pd.DataFrame) -> NetworkAgreement | None:
     """Compares the network with label and re-annotations, on the re-annotated images.
 
-    Args:
-      table: checked predictions.
-
-    Returns:
-      What `measure_agreement` returns and, under `network`, the `agreement` of `NETWORK_PAIRS`, the
-      `figures` of these images, and on how many disputed images the answer is that of the `label`,
-      that of the re-annotations (`reannotated`), or `neither`. None where no image is re-annotated.
+    Adds to `measure_agreement`, under `network`, the `agreement` of `NETWORK_PAIRS`, the `figures`
+    of these images, and on how many disputed images the answer is that of the `label`, that of the
+    re-annotations (`reannotated`), or `neither`. None where no image is re-annotated.
     """
     rows = select_reannotated(table)
     if rows.empty:
@@ -168,9 +159,8 @@ def compare_network(table: pd.DataFrame) -> NetworkAgreement | None:
 def read_annotation_table(file: Path) -> pd.DataFrame:
     """Reads the columns `id`, `label` and `EXAMINERS` of an annotations.dat.
 
-    Raises:
-      UserError: if there is no such file, or a line is not as
-        `tfds_aml.aml_cytomorphology_lmu.download` describes it.
+    Raises a `UserError` if there is no such file, or a line is not as
+    `tfds_aml.aml_cytomorphology_lmu.download` describes it.
     """
     from tfds_aml.aml_cytomorphology_lmu.download import read_annotations
     from tfds_aml.problems import BadDownloadError, Problems
@@ -190,8 +180,7 @@ def read_annotation_table(file: Path) -> pd.DataFrame:
 def join_annotations(table: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
     """Adds the re-annotations of an annotations.dat to predictions, joined by id.
 
-    Raises:
-      UserError: if an id is not annotated or has another label.
+    Raises a `UserError` if an id is not annotated or has another label.
     """
     found = annotations.set_index("id").reindex(table["id"]).reset_index()
     missing = found["label"].isna().to_numpy()
@@ -234,10 +223,8 @@ def _compute_operating_points(
     points: dict[str, dict[str, OperatingPoint]] = {}
     for column in EXAMINERS:
         points[column] = {}
-        for name, answered in (
-            ("all", rows),
-            ("without_uncertain", rows[rows[column] != UNCERTAIN]),
-        ):
+        certain = rows[rows[column] != UNCERTAIN]
+        for name, answered in (("all", rows), ("without_uncertain", certain)):
             positive = answered["label"].isin(codes).to_numpy()
             if not positive.any() or positive.all():
                 return {}
@@ -284,10 +271,9 @@ def format_summary(agreement: Agreement) -> str:
         for column, ways in pairs["operating_points"].items():
             for name, point in ways.items():
                 label = f"{group}, {column}" if name == "all" else "  without UNC"
-                numbers = (point["sensitivity"], point["specificity"], point["precision"])
                 lines.append(
-                    f"  {label:<40}{point['images']:>6}  "
-                    + "  ".join(f"{n:<11.3f}" for n in numbers).rstrip()
+                    f"  {label:<40}{point['images']:>6}  {point['sensitivity']:<13.3f}"
+                    f"{point['specificity']:<13.3f}{point['precision']:.3f}"
                 )
     disputes = agreement["disputes"]
     lines += ["", f"both re-annotations agree against the label: {disputes['images']} images"]
@@ -296,14 +282,14 @@ def format_summary(agreement: Agreement) -> str:
 
 
 def _format_pair(title: str, pair: PairAgreement) -> str:
-    texts = []
-    for value, interval in (
-        (pair["agreement"], pair["agreement_interval"]),
-        (pair["kappa"], pair["kappa_interval"]),
-    ):
-        text = "undefined" if value is None else f"{value:.4f}"
-        texts.append(text + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""))
-    return f"  {title:<40}{pair['images']:>6}  {texts[0]:<26}{texts[1]}"
+    agreement = _format_figure(pair["agreement"], pair["agreement_interval"])
+    kappa = _format_figure(pair["kappa"], pair["kappa_interval"])
+    return f"  {title:<40}{pair['images']:>6}  {agreement:<26}{kappa}"
+
+
+def _format_figure(value: float | None, interval: Interval | None) -> str:
+    text = "undefined" if value is None else f"{value:.4f}"
+    return text + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def write_disputes(disputed: pd.DataFrame, path: Path) -> None:

@@ -27,6 +27,8 @@ CHUNK = 200  # replicates at once; limits memory, does not change the result
 PERCENTILES = (2.5, 97.5)
 
 COARSE_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
+# Averages of one number for each image.
+AVERAGES = (("overall", "top2_accuracy"), ("calibration", "brier"), ("calibration", "log_loss"))
 
 # Nested key of a figure, such as ("classes", "NGS", "precision").
 Path = tuple[str, ...]
@@ -37,11 +39,10 @@ def bootstrap_intervals(
 ) -> dict[str, Any]:
     """Computes intervals of the figures of `leuko_tf.metrics.summary.compute_figures`.
 
-    Returns:
-      [lower, upper] at each figure's nested key: `overall`, `coarse`, `classes`, `questions`
-      (average precision, and the figures at threshold 0.5) and `calibration`. None where the figure
-      is undefined in some replicate. Classes without images, and questions without images of both
-      kinds, are left out.
+    Returns [lower, upper] at each figure's nested key: `overall`, `coarse`, `classes`, `questions`
+    (average precision, and the figures at threshold 0.5) and `calibration`. None where the figure
+    is undefined in some replicate. Classes without images, and questions without images of both
+    kinds, are left out.
     """
     return _compute_percentiles(_compute_replicates(labels, scores, replicates))
 
@@ -61,9 +62,8 @@ def bootstrap_differences(
 def draw_weights(labels: np.ndarray, replicates: int) -> Iterator[np.ndarray]:
     """Draws how often each replicate contains each image; equal labels give equal weights.
 
-    Yields:
-      float32 arrays [up to 200, n] of whole numbers, `replicates` rows in all. Within each class
-      a row sums to the class's number of images.
+    Yields float32 arrays [up to 200, n] of whole numbers, `replicates` rows in all. Within each
+    class a row sums to the class's number of images.
     """
     rng = np.random.default_rng(SEED)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -102,19 +102,15 @@ class _WeightedFigures:
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray):
         shares = scores / scores.sum(axis=1, keepdims=True)  # as in `compute_calibration`
-        answers = scores.argmax(axis=1)
-        classes = len(CODES)
-        self._cells = np.eye(classes**2, dtype=np.float32)[labels * classes + answers]
         types, type_scores = merge_coarse_types(labels, scores)
-        of_types = types * classes + type_scores.argmax(axis=1)
-        self._coarse_cells = np.eye(classes**2, dtype=np.float32)[of_types]
-        self._averaged = {
-            ("overall", "top2_accuracy"): (labels[:, None] == find_two_most_probable(scores)).any(
-                1
-            ),
-            ("calibration", "brier"): ((shares - np.eye(classes)[labels]) ** 2).sum(axis=1),
-            ("calibration", "log_loss"): compute_log_losses(labels, shares),
-        }
+        columns = [
+            _mark_cells(labels, scores),
+            _mark_cells(types, type_scores),
+            (labels[:, None] == find_two_most_probable(scores)).any(axis=1),
+            ((shares - np.eye(len(CODES))[labels]) ** 2).sum(axis=1),
+            compute_log_losses(labels, shares),
+        ]
+        self._columns = np.column_stack(columns).astype(np.float32)
         self._questions = {}
         for name, codes in QUESTIONS.items():
             positive = np.isin(labels, [CODES.index(code) for code in codes])
@@ -125,28 +121,28 @@ class _WeightedFigures:
 
     def __call__(self, weights: np.ndarray) -> dict[Path, np.ndarray]:
         """Figures [replicates] of weights [replicates, n]."""
-        images = weights.shape[1]
-        classes = len(CODES)
-        counts, coarse_counts = (
-            (weights @ cells).reshape(-1, classes, classes).astype(np.float64)
-            for cells in (self._cells, self._coarse_cells)
-        )
+        sums = (weights @ self._columns).astype(np.float64)
+        cells = len(CODES) ** 2
+        counts, coarse_counts, totals = np.split(sums, [cells, 2 * cells], axis=1)
         coarse = _compute_from_counts(coarse_counts)
-        averages = weights @ np.stack([*self._averaged.values()], axis=1).astype(np.float32)
-        return {
-            **_compute_from_counts(counts),
-            **{("coarse", name): coarse["overall", name] for name in COARSE_FIGURES},
-            **dict(zip(self._averaged, averages.T / images, strict=True)),
-            **{
-                ("questions", name, *path): values
-                for name, question in self._questions.items()
-                for path, values in question(weights).items()
-            },
-        }
+        figures = _compute_from_counts(counts)
+        figures |= {("coarse", name): coarse["overall", name] for name in COARSE_FIGURES}
+        figures |= zip(AVERAGES, totals.T / weights.shape[1], strict=True)
+        for name, question in self._questions.items():
+            of_question = question(weights).items()
+            figures |= {("questions", name, *path): values for path, values in of_question}
+        return figures
+
+
+def _mark_cells(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Marks each image's cell of the flattened confusion matrix: one-hot, [n, 225]."""
+    cells = labels * len(CODES) + scores.argmax(axis=1)
+    return np.eye(len(CODES) ** 2, dtype=np.float32)[cells]
 
 
 def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
-    """Computes figures from confusion matrices [replicates, 15, 15] with labels in rows."""
+    """Computes figures from flattened confusion matrices [replicates, 225], labels in rows."""
+    counts = counts.reshape(-1, len(CODES), len(CODES))
     total = counts.sum(axis=(1, 2))
     of_label, of_answer = counts.sum(axis=2), counts.sum(axis=1)
     right = np.diagonal(counts, axis1=1, axis2=2)
@@ -160,11 +156,9 @@ def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
     accuracy = right.sum(axis=1) / total
     by_chance = (of_label * of_answer).sum(axis=1) / total**2
     # Matthews' correlation for several classes: Gorodkin 2004, Comput. Biol. Chem. 28:367.
-    spread = (1 - (of_label**2).sum(axis=1) / total**2) * (
-        1 - (of_answer**2).sum(axis=1) / total**2
-    )
+    spreads = [1 - (sums**2).sum(axis=1) / total**2 for sums in (of_label, of_answer)]
     # scikit-learn gives a correlation of 0 where all answers are of one class.
-    correlation = _divide(accuracy - by_chance, np.sqrt(spread), otherwise=0)
+    correlation = _divide(accuracy - by_chance, np.sqrt(spreads[0] * spreads[1]), otherwise=0)
     kappa = _divide(accuracy - by_chance, 1 - by_chance, otherwise=np.nan)
     figures: dict[Path, np.ndarray] = {
         ("overall", "accuracy"): accuracy,
@@ -174,13 +168,14 @@ def _compute_from_counts(counts: np.ndarray) -> dict[Path, np.ndarray]:
         ("overall", "cohen_kappa"): kappa,
         ("overall", "matthews_correlation"): np.where(np.isnan(kappa), np.nan, correlation),
     }
+    of_classes = {
+        "precision": precision,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "f1": f1,
+    }
     for i in np.flatnonzero(present):
-        figures |= {
-            ("classes", CODES[i], "precision"): precision[:, i],
-            ("classes", CODES[i], "sensitivity"): sensitivity[:, i],
-            ("classes", CODES[i], "specificity"): specificity[:, i],
-            ("classes", CODES[i], "f1"): f1[:, i],
-        }
+        figures |= {("classes", CODES[i], name): v[:, i] for name, v in of_classes.items()}
     return figures
 
 
@@ -192,22 +187,20 @@ class _WeightedQuestion:
         self._positive = positive[self._order].astype(np.float32)
         descending = score[self._order]
         # The curve has one point for each run of equal scores, at its end.
-        self._ends = np.flatnonzero(np.append(np.diff(descending) != 0, True))
+        self._ends = np.flatnonzero(np.append(np.diff(descending) != 0, True)) + 1
         self._called = int((score >= 0.5).sum())
 
     def __call__(self, weights: np.ndarray) -> dict[Path, np.ndarray]:
+        # Column k counts the k highest scores. Whole numbers below 2^24 are exact in float32.
         weights = weights[:, self._order]
-        # Whole numbers below 2^24 are exact in float32.
-        called = np.cumsum(weights, axis=1)
-        true = np.cumsum(weights * self._positive, axis=1)
+        called, true = (
+            np.cumsum(np.pad(each, ((0, 0), (1, 0))), axis=1)
+            for each in (weights, weights * self._positive)
+        )
         positives, total = true[:, -1], called[:, -1]
         precision = _divide(true[:, self._ends], called[:, self._ends], otherwise=0)
         gained = np.diff(true[:, self._ends], axis=1, prepend=0) / positives[:, None]
-
-        last = self._called - 1
-        called_at, true_at = (
-            (called[:, last], true[:, last]) if self._called else (np.zeros_like(total),) * 2
-        )
+        called_at, true_at = called[:, self._called], true[:, self._called]
         half = ("operating_points", "threshold 0.5")
         return {
             ("average_precision",): (precision * gained).sum(axis=1),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn import metrics as sk
 
 from leuko_tf.metrics.records import Calibration, CalibrationErrors, FoldTemperature, Temperature
@@ -68,11 +69,10 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
 
     It is above 1 for an overconfident network.
     """
-    logits = np.log(np.maximum(scores, SMALLEST))
 
     def compute_loss(log_temperature: float) -> float:
-        tempered = _compute_softmax(logits / np.exp(log_temperature))
-        return compute_log_losses(labels, tempered).mean()
+        scaled = apply_temperature(scores, np.exp(log_temperature))
+        return compute_log_losses(labels, scaled).mean()
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(compute_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
@@ -81,17 +81,13 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def apply_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
     """The probabilities that the network would give with its logits divided by the temperature."""
-    return _compute_softmax(np.log(np.maximum(scores, SMALLEST)) / temperature)
+    return softmax(np.log(np.maximum(scores, SMALLEST)) / temperature, axis=1)
 
 
 def fit_temperatures_over_folds(
     labels: np.ndarray, scores: np.ndarray, folds: np.ndarray
 ) -> Temperature | None:
-    """Scales each fold by a temperature fitted on the other folds only.
-
-    Returns:
-      Temperatures, and errors before and after; None with a single fold.
-    """
+    """Scales each fold by a temperature fitted on the other folds only; None with a single fold."""
     if len(np.unique(folds)) < 2:
         return None
     after = np.empty_like(scores)
@@ -120,8 +116,3 @@ def _compute_errors(labels: np.ndarray, scores: np.ndarray) -> CalibrationErrors
         "brier": figures["brier"],
         "log_loss": figures["log_loss"],
     }
-
-
-def _compute_softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

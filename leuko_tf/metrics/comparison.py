@@ -16,13 +16,8 @@ from leuko_tf.predictions import get_probabilities
 def compare(table: pd.DataFrame, other: pd.DataFrame, replicates: int = REPLICATES) -> Comparison:
     """Compares checked predictions with another network's; images are joined by id.
 
-    Args:
-      table: this network's predictions.
-      other: the other network's.
-      replicates: bootstrap replicates; with 0 the only intervals are DeLong's.
-
-    Raises:
-      ValueError: if the tables give one image different labels.
+    Without bootstrap replicates the only intervals are DeLong's. Raises a ValueError if the tables
+    give one image different labels.
     """
     result: Comparison = {"other": compute_figures(other), "common_images": 0, "paired": None}
     common = table["id"][table["id"].isin(other["id"])]
@@ -39,28 +34,23 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, replicates: int = REPLICAT
         )
     labels = mine["label"].map(INDEX).to_numpy()
     scores, others = get_probabilities(mine), get_probabilities(theirs)
-    delong: dict[str, dict[str, Any] | None] = {}
+    delong: dict[str, dict[str, Any] | None] = dict.fromkeys(QUESTIONS)
     for name, codes in QUESTIONS.items():
         positive = mine["label"].isin(codes).to_numpy()
-        delong[name] = None
         if positive.any() and not positive.all():
-            test = run_delong_test(
-                positive,
-                compute_question_score(scores, codes),
-                compute_question_score(others, codes),
-            )
+            one, two = (compute_question_score(s, codes) for s in (scores, others))
+            test = run_delong_test(positive, one, two)
             delong[name] = {
                 "difference": test.auc - test.other_auc,
                 "interval": list(test.interval) if test.interval else None,
                 "p_value": test.p_value,
             }
+    differences = bootstrap_differences(labels, scores, others, replicates) if replicates else None
     result["common_images"] = len(common)
     result["paired"] = {
         "this": compute_figures(mine),
         "other": compute_figures(theirs),
-        "differences": (
-            bootstrap_differences(labels, scores, others, replicates) if replicates else None
-        ),
+        "differences": differences,
         "delong": delong,
     }
     return result

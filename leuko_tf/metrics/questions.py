@@ -19,11 +19,8 @@ def compute_question_score(scores: np.ndarray, codes: Sequence[str]) -> np.ndarr
     """Computes a binary question's score, [n], 0 to 1: the summed probability of its classes.
 
     The sum is divided by the sum of all probabilities, which differs from 1 by float32 rounding.
-    Near 1, where most blasts lie, that rounding would otherwise decide the order.
-
-    Args:
-      scores: float array [n, 15].
-      codes: the classes that count as positive.
+    Near 1, where most blasts lie, that rounding would otherwise decide the order. `scores` is
+    float [n, 15]; `codes` are the classes that count as positive.
     """
     inside = np.isin(CODES, codes)
     positive, negative = scores[:, inside].sum(axis=1), scores[:, ~inside].sum(axis=1)
@@ -46,50 +43,40 @@ def evaluate_question(
       score: float array [n], 0 to 1.
       examiners: `sensitivity` and `specificity` by examiner.
     """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return {
-            "positives": positives,
-            "negatives": negatives,
-            "roc_auc": None,
-            "roc_auc_interval": None,
-            "average_precision": None,
-            "operating_points": {},
-            "at_examiners": {},
-        }
-    false_positive, true_positive, thresholds = sk.roc_curve(
-        positive, score, drop_intermediate=False
-    )
+    figures: QuestionFigures = {
+        "positives": int(positive.sum()),
+        "negatives": int((~positive).sum()),
+        "roc_auc": None,
+        "roc_auc_interval": None,
+        "average_precision": None,
+        "operating_points": {},
+        "at_examiners": {},
+    }
+    if not figures["positives"] or not figures["negatives"]:
+        return figures
+    figures["roc_auc"] = float(sk.roc_auc_score(positive, score))
+    figures["roc_auc_interval"] = compute_delong_interval(positive, score)
+    figures["average_precision"] = float(sk.average_precision_score(positive, score))
+    false_positive, sensitivity, thresholds = sk.roc_curve(positive, score, drop_intermediate=False)
     specificity = 1 - false_positive
     points = {"threshold 0.5": 0.5}
     for asked in SPECIFICITIES:
         lowest = thresholds[np.flatnonzero(specificity >= asked)[-1]]
         # The curve starts at threshold infinity, where nothing is called positive.
         points[f"specificity {asked:.2f}"] = min(float(lowest), 1.0 + 1e-6)
-    return {
-        "positives": positives,
-        "negatives": negatives,
-        "roc_auc": float(sk.roc_auc_score(positive, score)),
-        "roc_auc_interval": compute_delong_interval(positive, score),
-        "average_precision": float(sk.average_precision_score(positive, score)),
-        "operating_points": {
-            name: {**compute_operating_point(positive, score >= t), "threshold": t}
-            for name, t in points.items()
-        },
-        "at_examiners": {
-            name: {
-                "sensitivity": point["sensitivity"],
-                "specificity": point["specificity"],
-                "sensitivity_at_specificity": float(
-                    true_positive[specificity >= point["specificity"] - ROUNDING].max()
-                ),
-                "specificity_at_sensitivity": float(
-                    specificity[true_positive >= point["sensitivity"] - ROUNDING].max()
-                ),
-            }
-            for name, point in (examiners or {}).items()
-        },
-    }
+    for name, threshold in points.items():
+        point = compute_operating_point(positive, score >= threshold)
+        figures["operating_points"][name] = {**point, "threshold": threshold}
+    for name, own in (examiners or {}).items():
+        as_specific = specificity >= own["specificity"] - ROUNDING
+        as_sensitive = sensitivity >= own["sensitivity"] - ROUNDING
+        figures["at_examiners"][name] = {
+            "sensitivity": own["sensitivity"],
+            "specificity": own["specificity"],
+            "sensitivity_at_specificity": float(sensitivity[as_specific].max()),
+            "specificity_at_sensitivity": float(specificity[as_sensitive].max()),
+        }
+    return figures
 
 
 def compute_wilson_interval(share: float, images: int) -> Interval | None:
@@ -103,9 +90,7 @@ def compute_wilson_interval(share: float, images: int) -> Interval | None:
 def compute_operating_point(positive: np.ndarray, called: np.ndarray) -> OperatingPoint:
     """Computes sensitivity, specificity and precision of yes-or-no answers.
 
-    Args:
-      positive: bool array [n], the truth; it must have images of both kinds.
-      called: bool array [n], the answers.
+    Both are bool [n]: the truth, which must have images of both kinds, and the answers.
     """
     return {
         "sensitivity": float(called[positive].mean()),

@@ -3,6 +3,7 @@
 In all functions `labels` is int [n], indices of classes, and `scores` float [n, 15], probabilities.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,21 +38,20 @@ def compute_selective(labels: np.ndarray, scores: np.ndarray) -> Selective:
     for asked in COVERAGES:
         first = int(np.flatnonzero(coverage >= asked - 1e-12)[0])
         threshold = sorted_confidence[ends[first]]
-        stays = confidence >= threshold
         at_coverage.append(
             {
                 "asked": asked,
                 "threshold": float(threshold),
                 "coverage": float(coverage[first]),
                 "accuracy": float(accuracy[first]),
-                "classes": _average_by_class(stays, labels),
+                "classes": _average_by_class(confidence >= threshold, labels),
             }
         )
     at_accuracy = []
     for asked in ACCURACIES:
-        reached = np.flatnonzero(accuracy >= asked)
+        reached = coverage[accuracy >= asked]
         at_accuracy.append(
-            {"asked": asked, "coverage": float(coverage[reached[-1]]) if len(reached) else None}
+            {"asked": asked, "coverage": float(reached[-1]) if len(reached) else None}
         )
     # Within a run of equal confidences the risk is that at the end of the run.
     risks = np.repeat(1 - accuracy, np.diff(ends, prepend=-1))
@@ -69,14 +69,10 @@ def compute_conformal_threshold(errors: np.ndarray, level: float) -> float:
 
     If a new image is drawn as the calibration images were, its class is then in its set with a
     probability of at least `level`, whatever the network (split conformal prediction; Vovk et al.
-    2005; Angelopoulos and Bates 2021, arXiv 2107.07511, section 1).
+    2005; Angelopoulos and Bates 2021, arXiv 2107.07511, section 1). `errors` is float [n], 1 minus
+    the probability of the right class; `level` is 0 to 1, such as 0.95.
 
-    Args:
-      errors: float array [n], 1 minus the probability of the right class.
-      level: 0 to 1, such as 0.95.
-
-    Returns:
-      The ceil((n + 1) level)-th smallest error; infinity where n is too small for the level.
+    Returns the ceil((n + 1) level)-th smallest error; infinity where n is too small for the level.
     """
     rank = int(np.ceil((len(errors) + 1) * level - 1e-9))
     return float(np.sort(errors)[rank - 1]) if rank <= len(errors) else float("inf")
@@ -88,38 +84,35 @@ def compute_conformal_sets(
     """Computes prediction sets of each fold, calibrated on the other folds.
 
     `marginal` uses one threshold, which keeps the level on average over all images; `by_class` uses
-    one threshold for each class, which keeps it within each class.
-
-    Returns:
-      A record for each of `CONFORMAL_LEVELS` and each method; None with a single fold.
+    one threshold for each class, which keeps it within each class. Returns a record for each of
+    `CONFORMAL_LEVELS` and each method; None with a single fold.
     """
     if len(np.unique(folds)) < 2:
         return None
     figures: list[PredictionSets] = []
-    for level in CONFORMAL_LEVELS:
-        for method in ("marginal", "by_class"):
-            sets = np.zeros(scores.shape, bool)
-            always = np.zeros(len(CODES), bool)
-            for fold in np.unique(folds):
-                inside = folds == fold
-                thresholds = _compute_thresholds(labels[~inside], scores[~inside], level, method)
-                sets[inside] = 1 - scores[inside] <= thresholds
-                always |= np.isinf(thresholds)
-            covered = sets[np.arange(len(labels)), labels]
-            size = sets.sum(axis=1)
-            figures.append(
-                {
-                    "level": level,
-                    "method": method,
-                    "coverage": float(covered.mean()),
-                    "folds": {str(k): float(covered[folds == k].mean()) for k in np.unique(folds)},
-                    "classes": _average_by_class(covered, labels),
-                    "mean_size": float(size.mean()),
-                    "empty": float((size == 0).mean()),
-                    "single": float((size == 1).mean()),
-                    "always": [code for code, is_so in zip(CODES, always, strict=True) if is_so],
-                }
-            )
+    for level, method in itertools.product(CONFORMAL_LEVELS, ("marginal", "by_class")):
+        sets = np.zeros(scores.shape, bool)
+        always = np.zeros(len(CODES), bool)
+        for fold in np.unique(folds):
+            inside = folds == fold
+            thresholds = _compute_thresholds(labels[~inside], scores[~inside], level, method)
+            sets[inside] = 1 - scores[inside] <= thresholds
+            always |= np.isinf(thresholds)
+        covered = sets[np.arange(len(labels)), labels]
+        size = sets.sum(axis=1)
+        figures.append(
+            {
+                "level": level,
+                "method": method,
+                "coverage": float(covered.mean()),
+                "folds": {str(k): float(covered[folds == k].mean()) for k in np.unique(folds)},
+                "classes": _average_by_class(covered, labels),
+                "mean_size": float(size.mean()),
+                "empty": float((size == 0).mean()),
+                "single": float((size == 1).mean()),
+                "always": [CODES[i] for i in np.flatnonzero(always)],
+            }
+        )
     return figures
 
 
@@ -129,9 +122,8 @@ def _compute_thresholds(
     errors = 1 - scores[np.arange(len(labels)), labels]
     if method == "marginal":
         return np.full(len(CODES), compute_conformal_threshold(errors, level))
-    return np.array(
-        [compute_conformal_threshold(errors[labels == i], level) for i in range(len(CODES))]
-    )
+    by_class = [errors[labels == i] for i in range(len(CODES))]
+    return np.array([compute_conformal_threshold(own, level) for own in by_class])
 
 
 def _average_by_class(values: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

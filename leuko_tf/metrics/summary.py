@@ -25,14 +25,10 @@ Points = Mapping[str, Mapping[str, Mapping[str, float]]]
 def compute_metrics(
     table: pd.DataFrame, examiners: Points | None = None, replicates: int = REPLICATES
 ) -> TableMetrics:
-    """Computes every figure of the evaluation.
+    """Computes every figure of the evaluation from checked predictions.
 
-    Means and deviations are over the folds that define the figure.
-
-    Args:
-      table: checked predictions, see `leuko_tf.predictions`.
-      examiners: operating points that the binary questions are compared with.
-      replicates: bootstrap replicates; with 0 the only intervals are DeLong's.
+    Means and deviations are over the folds that define the figure. The binary questions are
+    compared with the examiners' points. Without replicates the only intervals are DeLong's.
     """
     labels, scores = table["label"].map(INDEX).to_numpy(), get_probabilities(table)
     fold_of = table["fold"].to_numpy()
@@ -75,14 +71,10 @@ def compute_figures(table: pd.DataFrame, examiners: Points | None = None) -> Fig
 
 
 def aggregate_folds(folds: list[Any], statistic: Callable[[Any], Any]) -> Any:
-    """Computes one number from each figure's values over the folds.
+    """Computes one number, such as `numpy.mean`, from each figure's values over the folds.
 
-    Args:
-      folds: of `compute_figures`, or parts of it.
-      statistic: function of a list of floats, such as `numpy.mean`.
-
-    Returns:
-      A dict nested as `folds`, without counts, intervals and bins.
+    Returns a dict nested as `folds`, which are of `compute_figures`, without counts, intervals and
+    bins.
     """
     present = [fold for fold in folds if fold is not None]
     if not present:
