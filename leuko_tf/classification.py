@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CROP, RESIZE = "crop", "resize"
-FITS = (CROP, RESIZE)
 BATCH = 16
 MAX_NAME_BYTES = 200  # of a figure's file name; file systems allow 255
 

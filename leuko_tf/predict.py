@@ -20,7 +20,6 @@ from leuko_tf.cell_selection import add_inference_arguments, check_pixel_size
 from leuko_tf.classes import BY_CODE, CODES, SYNTHETIC_REMARK
 from leuko_tf.classification import (
     CROP,
-    FITS,
     RESIZE,
     View,
     classify_files,
@@ -94,7 +93,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, help="table to write, .parquet or .csv")
     parser.add_argument(
         "--fit",
-        choices=FITS,
+        choices=(CROP, RESIZE),
         help="crop (default): take the middle of each image, mirror the edges of small ones; warns "
         "about images of unexpected size. resize: squeeze the whole image into the network's view",
     )

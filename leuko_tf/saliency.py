@@ -6,6 +6,7 @@ class that the network answers. With --score it computes figures over a data set
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from leuko_tf.cell_selection import add_cell_arguments, select_cells
@@ -76,12 +77,11 @@ def _draw(arguments: argparse.Namespace) -> None:
         raise UserError("Name images to draw, or give --score to score the cells of a data set")
     from leuko_tf.data.images import read_image
 
-    stems = [image.stem for image in arguments.images]
-    repeated = {s for s in stems if stems.count(s) > 1}
-    if repeated:
+    name, count = Counter(image.stem for image in arguments.images).most_common(1)[0]
+    if count > 1:
         raise UserError(
-            f"Figures are named after their images, and several are named {min(repeated)}: draw "
-            "them into different folders"
+            f"Figures are named after their images, and {count} are named {name}: draw them into "
+            "different folders"
         )
     images = [read_image(path) for path in arguments.images]
     arguments.out.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it

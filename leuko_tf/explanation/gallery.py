@@ -44,11 +44,10 @@ def choose_cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_gallery(table: pd.DataFrame, folder: Path) -> dict[str, list[Answer]]:
-    """The most typical answers of each class that have a picture.
+    """Up to `CELLS` most typical answers with a picture, for each class of `rank_cells`.
 
     The folder may hold the galleries of several folds, so that the most typical cells of the whole
-    table need not be among its pictures. Classes are those of `rank_cells`, each with up to `CELLS`
-    answers.
+    table need not be among its pictures.
     """
     names = {file.name for file in folder.glob("*.png")}
     found = {}

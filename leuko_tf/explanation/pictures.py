@@ -24,23 +24,14 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Answer:
-    """The network's answer for one image.
-
-    Attributes:
-      id: The image.
-      label: Its code.
-      answer: The network's code.
-      probability: Of the answer.
-      of_label: Probability of the label.
-      picture: PNG file drawn for this answer, or None.
-    """
+    """The network's answer for one image."""
 
     id: str
-    label: str
-    answer: str
-    probability: float
-    of_label: float
-    picture: Path | None
+    label: str  # code
+    answer: str  # the network's code
+    probability: float  # of the answer
+    of_label: float  # probability of the label
+    picture: Path | None  # PNG file drawn for this answer
 
 
 def read_answers(rows: pd.DataFrame, folder: Path) -> list[Answer]:

@@ -19,27 +19,19 @@ from leuko_tf.network.view import FIELD, crop_center
 
 @dataclass(frozen=True)
 class MaskedCell:
-    """An image of a data set, cropped to the field that the network looks at.
-
-    Attributes:
-      id: Of the data set.
-      label: Its code.
-      image: uint8 array [side, side, 3], before the network resizes it.
-      mask: uint8 array [side, side], see `leuko_tf.focus.segmentation`.
-    """
+    """An image of a data set, cropped to the field that the network looks at."""
 
     id: str
-    label: str
-    image: np.ndarray
-    mask: np.ndarray
+    label: str  # code
+    image: np.ndarray  # uint8 [side, side, 3], before the network resizes it
+    mask: np.ndarray  # uint8 [side, side], see `leuko_tf.focus.segmentation`
 
 
 def choose_images(labels: Mapping[str, str], number: int, seed: int = 0) -> list[str]:
-    """Chooses images at random, the same number of each class as far as there are enough.
+    """Chooses up to `number` images at random, the same number of each class if there are enough.
 
     Args:
       labels: Id to code.
-      number: Of images, at most.
 
     Returns:
       Ids that alternate between the classes, so that the first few are even by class as well.
@@ -52,14 +44,10 @@ def choose_images(labels: Mapping[str, str], number: int, seed: int = 0) -> list
 
 def read_labels(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> dict[str, str]:
     """Reads id and code of all images of the folds, without decoding an image."""
-    labels = {}
-    for fold in folds:
-        rows = builder.as_dataset(
-            split=f"fold_{fold}", decoders={"image": tfds.decode.SkipDecoding()}
-        )
-        for row in rows.as_numpy_iterator():
-            labels[row["id"].decode()] = CODES[row["label"]]
-    return labels
+    rows = builder.as_dataset(
+        split="+".join(f"fold_{k}" for k in folds), decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    return {row["id"].decode(): CODES[row["label"]] for row in rows.as_numpy_iterator()}
 
 
 def read_cells(
@@ -70,12 +58,10 @@ def read_cells(
     factor: float = 1.0,
     masks: Path | None = None,
 ) -> list[MaskedCell]:
-    """Reads images of a data set, and reads or segments their masks; shows a progress bar.
+    """Reads the images of these ids, and reads or segments their masks; shows a progress bar.
 
     Args:
-      builder: A built data set.
       folds: Where the images are.
-      ids: Of the images.
       field: Side in pixels of the square that the network looks at.
       factor: Of `leuko_tf.data.images.resample_image`.
       masks: Folder with exact masks, named after the ids; None to segment the images. Segmentation

@@ -64,16 +64,16 @@ def _outline(cell: MaskedCell) -> Image.Image:
 
 def write_page(result: Mapping[str, Any], file: Path) -> None:
     """Writes an HTML file that needs no other. The picture of the masks must lie beside it."""
-    source = result["source"]
+    synthetic = result["source"]["synthetic"]
     codes = [c for c in LINEAGE_ORDER if any(c in groups for groups in result["shares"].values())]
     with Image.open(file.with_name(MASKS)) as picture:
         masks = encode_jpeg(picture)
     template = make_environment(autoescape=True).get_template("focus.html.j2")
     page = template.render(
         result=result,
-        source=source,
-        synthetic=source["synthetic"],
-        limit=SYNTHETIC_LIMIT if source["synthetic"] else None,
+        source=result["source"],
+        synthetic=synthetic,
+        limit=SYNTHETIC_LIMIT if synthetic else None,
         regions=_REGIONS,
         measures=dict(zip(MEASURES, ("Spearman's correlation, no sign", "SSIM"), strict=True)),
         min_images=MIN_IMAGES,
@@ -119,16 +119,8 @@ def _draw_shares(shares: Mapping[str, Any]) -> str:
             if share["value"] is None:
                 continue
             axes.barh(row, figures["area"]["value"], 0.55, color="#d5dbe2", label="area")
-            axes.plot(
-                elsewhere,
-                row,
-                "o",
-                color="white",
-                mec=REFERENCE,
-                mew=1.4,
-                ms=7,
-                label="saliency, other cells' masks",
-            )
+            (other,) = axes.plot(elsewhere, row, "o", label="saliency, other cells' masks")
+            other.set(color="white", mec=REFERENCE, mew=1.4, ms=7)
             if share["interval"]:
                 axes.plot(share["interval"], [row, row], color=NETWORK, linewidth=2.4)
             axes.plot(share["value"], row, "o", color=NETWORK, ms=7, label="saliency")
@@ -178,11 +170,5 @@ def _add_legend(figure: Figure, axes: Axes, columns: int) -> None:
     """A legend below the panels, which names each label of one of them once."""
     handles, names = axes.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
-    figure.legend(
-        once.values(),
-        once.keys(),
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=8,
-        frameon=False,
-    )
+    place = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(once.values(), once.keys(), fontsize=8, frameon=False, **place)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import auc
 
+from leuko_tf.data.images import batched
 from leuko_tf.focus.segmentation import estimate_plasma_colour
 from leuko_tf.focus.shares import compute_mean_intervals, to_json_interval
 
@@ -36,7 +37,6 @@ def sort_pixels(saliency: np.ndarray, size: int, rng: np.random.Generator) -> np
     Args:
       saliency: float array [side, side]; zeros for a wholly random order.
       size: Side of the network's input in pixels, each of which is a block of the map's.
-      rng: Of the order of equal pixels.
 
     Returns:
       int array [side * side], indices into the flattened map.
@@ -72,12 +72,8 @@ def compute_curves(
     changed = [ranks < round(order.size * k / steps) for k in range(steps + 1)]
     frames = [np.where(done[..., None], empty, image) for done in changed]
     frames += [np.where(done[..., None], image, empty) for done in changed[1:-1]]
-    scores = np.concatenate(
-        [
-            predict(np.stack(frames[start : start + BATCH]))[:, answer]
-            for start in range(0, len(frames), BATCH)
-        ]
-    )
+    batches = batched(frames, BATCH)
+    scores = np.concatenate([predict(np.stack(batch))[:, answer] for batch in batches])
     deletion = scores[: steps + 1]
     insertion = np.concatenate([deletion[-1:], scores[steps + 1 :], deletion[:1]])
     return insertion, deletion
@@ -99,15 +95,12 @@ def summarize_curves(curves: Mapping[str, Mapping[str, Sequence[np.ndarray]]]) -
       over images; `area` and its `interval`; `minus_random`, the difference to the random order of
       the same images, and `minus_random_interval`.
     """
-    areas = {
-        method: {name: np.array([*map(compute_area, pair[name])]) for name in CURVES}
-        for method, pair in curves.items()
-    }
     methods: dict[str, Any] = {method: {} for method in curves}
-    for method, pair in curves.items():
-        for name in CURVES:
-            area = areas[method][name]
-            both = np.stack([area, area - areas[RANDOM][name]], axis=1)
+    for name in CURVES:
+        by_chance = np.array([*map(compute_area, curves[RANDOM][name])])
+        for method, pair in curves.items():
+            area = np.array([*map(compute_area, pair[name])])
+            both = np.stack([area, area - by_chance], axis=1)
             interval, minus_random_interval = compute_mean_intervals(both)
             methods[method][name] = {
                 "curve": np.mean(pair[name], axis=0).tolist(),

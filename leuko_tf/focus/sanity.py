@@ -86,9 +86,8 @@ def check(similarities: np.ndarray) -> dict[str, Any]:
             "passed": bool(excess[k] < 0) if has_verdict else None,
         }
     verdicts = [result[name]["passed"] for name in MEASURES]
-    if None in verdicts and False not in verdicts:
-        return result | {"passed": None}
-    return result | {"passed": all(verdicts)}
+    undecided = None in verdicts and False not in verdicts
+    return result | {"passed": None if undecided else all(verdicts)}
 
 
 def format_verdict(checked: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ Intervals come from a bootstrap over images, which treats images as independent.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,13 @@ from leuko_tf.classes import INDEX
 from leuko_tf.cli import UserError, format_command_line, write_aside, write_json
 from leuko_tf.data import pipeline
 from leuko_tf.explanation.explainer import Explainer
+from leuko_tf.explanation.figure import SYNTHETIC_NOTE
 from leuko_tf.explanation.methods import METHODS, Explanation
 from leuko_tf.focus import page, perturbation, sanity
 from leuko_tf.focus.cells import MaskedCell, choose_images, read_cells, read_labels
 from leuko_tf.focus.perturbation import CURVES, RANDOM
 from leuko_tf.focus.segmentation import REGIONS
-from leuko_tf.focus.shares import (
-    AREAS,
-    ELSEWHERE,
-    SHARES,
-    compute_shares,
-    summarize_shares,
-    to_one_hot,
-)
+from leuko_tf.focus.shares import COLUMNS, compute_shares, summarize_shares, to_one_hot
 from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import SCALING
 from leuko_tf.provenance import describe_dataset, describe_model, is_held_out
@@ -68,11 +61,9 @@ def score(
     """Scores a model's saliency maps; writes figures, a table, a page and a picture of the masks.
 
     Args:
-      model_file: A `.keras` file.
       dataset: TFDS name with configuration.
       data_dir: Where it was built; None is TFDS' own default.
       folds: 1 to 5.
-      out: Folder to write to.
       masks: Folder with exact masks, `<CODE>/<CODE>_0001.png`; None to segment the images.
       number: Of images, 2 or more.
 
@@ -148,11 +139,10 @@ def _explain_cells(
     """Rows of the table, and the explanations of the first images."""
     rows: Rows = {}
     further: list[Explanation] = []
-    counts = reduce(np.add, (to_one_hot(cell.mask) for cell in cells))
+    counts = np.sum([to_one_hot(cell.mask) for cell in cells], axis=0)
     explanations = Explainer(model)(cell.image for cell in cells)
-    for cell, explanation in zip(
-        tqdm(cells, "saliency", unit=" images"), explanations, strict=True
-    ):
+    progress = tqdm(cells, "saliency", unit=" images")
+    for cell, explanation in zip(progress, explanations, strict=True):
         own = to_one_hot(cell.mask)
         area = compute_shares(np.ones(cell.mask.shape), own)
         for method, saliency in explanation.maps.items():
@@ -164,9 +154,7 @@ def _explain_cells(
                 "answer": explanation.code,
                 "probability": explanation.probability,
                 "method": method,
-                **dict(zip(SHARES, share, strict=True)),
-                **dict(zip(AREAS, area, strict=True)),
-                **dict(zip(ELSEWHERE, elsewhere, strict=True)),
+                **dict(zip(COLUMNS, np.concatenate([share, area, elsewhere]), strict=True)),
             }
         if len(further) < FURTHER_IMAGES:
             further.append(explanation)
@@ -220,10 +208,10 @@ def format_summary(result: Mapping[str, Any]) -> str:
     if source["held_out"] is False:
         kind += ", trained on"
     if source["trained_on_synthetic"] and not source["synthetic"]:
-        kind += ", network trained on SYNTHETIC cells"
+        kind += SYNTHETIC_NOTE
     lines = [f"{images['scored']} of {images['in_split']} {kind}, masks {source['masks']}"]
-    left_out = len(images["without_mask"])
-    if left_out:
+    if images["without_mask"]:
+        left_out = len(images["without_mask"])
         lines.append(f"{left_out} more left out: segmentation found no cell")
     lines.append(f"  {'saliency / area':<14}" + "".join(f"{r:>26}" for r in REGIONS[::-1]))
     for method, groups in result["shares"].items():

@@ -132,15 +132,8 @@ def _smooth_nucleus(nucleus: np.ndarray) -> np.ndarray:
     disk = morphology.disk(3)
     smooth = morphology.opening(morphology.closing(nucleus, disk), disk)
     filled = ndimage.binary_fill_holes(smooth)
-    return _select_large(filled & ~_select_large(filled ^ smooth, _HOLES), _GRANULES)
-
-
-def _select_large(region: np.ndarray, pixels: int) -> np.ndarray:
-    """The connected parts of a region that have more than so many pixels."""
-    labels = measure.label(region)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return sizes[labels] > pixels
+    holes = morphology.remove_small_objects(filled ^ smooth, max_size=_HOLES, connectivity=2)
+    return morphology.remove_small_objects(filled & ~holes, max_size=_GRANULES, connectivity=2)
 
 
 def _select_central(regions: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, draw_weights
 SHARES, AREAS, ELSEWHERE = (
     [f"{kind}_{region}" for region in REGIONS] for kind in ("share", "area", "elsewhere")
 )
+COLUMNS = SHARES + AREAS + ELSEWHERE
 FIGURES = ("share", "area", "ratio", "elsewhere", "excess")
 
 
@@ -51,14 +52,13 @@ def summarize_shares(rows: pd.DataFrame) -> dict[str, Any]:
     rows = rows.dropna(subset=SHARES)
     right = rows["label"] == rows["answer"]
     groups = {"all": rows, "right": rows[right], "wrong": rows[~right]}
-    for code in LINEAGE_ORDER:
-        if (rows["label"] == code).any():
-            groups[code] = rows[rows["label"] == code]
+    labels = {*rows["label"]}
+    groups |= {code: rows[rows["label"] == code] for code in LINEAGE_ORDER if code in labels}
     return {name: _summarize_group(members) for name, members in groups.items()}
 
 
 def _summarize_group(rows: pd.DataFrame) -> dict[str, Any]:
-    values = rows[SHARES + AREAS + ELSEWHERE].to_numpy(np.float64)
+    values = rows[COLUMNS].to_numpy(np.float64)
     estimate, ends = np.full((5, 3), np.nan), np.full((2, 5, 3), np.nan)
     if len(values):
         estimate = _derive_figures(values.mean(axis=0))

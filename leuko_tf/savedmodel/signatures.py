@@ -22,16 +22,15 @@ class ServedModel(tf.Module):
     that needs oneDNN.
 
     Args:
-      model: A model of this project. It cannot be used afterwards: its grouped convolutions are
-        made portable, its batch norms are folded into the convolutions before them, and its softmax
-        is removed.
+      model: Cannot be used afterwards: its grouped convolutions are made portable, its batch norms
+        are folded into the convolutions before them, and its softmax is removed.
       temperature: Divides the logits; above 0.
       remark: Comes with every answer.
 
     Attributes:
-      field: int. Side in pixels of the square in an image's middle that the network looks at.
-      pixel_size_um: float or None. Side in micrometres of the pixels that it was trained on.
-      size: int. Side in pixels of the network's input.
+      field: Side in pixels of the square in an image's middle that the network looks at.
+      pixel_size_um: Side in micrometres of the pixels that it was trained on, or None.
+      size: Side in pixels of the network's input.
       resized: Function from uint8 [n, height, width, 3] to float32 [n, size, size, 3], 0 to 255.
       decoded: Function from PNG or JPEG files, string [n], to the same images, `valid` (bool [n])
         and `problem` (string [n]); see `leuko_tf.savedmodel.decoding.decode`.
@@ -55,9 +54,10 @@ class ServedModel(tf.Module):
         # Not the layers themselves: with them the graph loads in Python, but not in TensorFlow's
         # C++ loader.
         self._weights = [variable.value for variable in model.variables]
-        self.size = size = model.get_layer(SCALING).size
-        self.field = field = model.get_layer(SCALING).field
-        self.pixel_size_um = model.get_layer(SCALING).pixel_size_um
+        scaling = model.get_layer(SCALING)
+        self.size = size = scaling.size
+        self.field = field = scaling.field
+        self.pixel_size_um = scaling.pixel_size_um
 
         def embed_input(images: tf.Tensor) -> tf.Tensor:
             return tf.cast(features(images / 255.0), tf.float32)
@@ -101,21 +101,23 @@ class ServedModel(tf.Module):
         def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.answered(_apply_unless_empty(network_of_any_size, images))
 
-        def encoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        def apply_to_files(function, images: tf.Tensor):
             decoded, valid, problem = self.decoded(images)
-            scores = _apply_to_valid(self.network, decoded, valid)
-            return {**self.answered(scores), "valid": valid, "problem": problem}
+            outputs = _apply_to_valid(function, decoded, valid)
+            return outputs, {"valid": valid, "problem": problem}
+
+        def encoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            scores, checked = apply_to_files(self.network, images)
+            return self.answered(scores) | checked
 
         def explain(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            decoded, valid, problem = self.decoded(images)
-            scores, saliency = _apply_to_valid(_compile(explain_input, pixels), decoded, valid)
-            maps = {"saliency": saliency, "field": tf.where(valid, field, 0)}
-            return {**self.answered(scores), "valid": valid, "problem": problem, **maps}
+            (scores, saliency), checked = apply_to_files(_compile(explain_input, pixels), images)
+            maps = {"saliency": saliency, "field": tf.where(checked["valid"], field, 0)}
+            return self.answered(scores) | checked | maps
 
         def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            decoded, valid, problem = self.decoded(images)
-            embedding = _apply_to_valid(_compile(embed_input, pixels), decoded, valid)
-            return {"embedding": embedding, "valid": valid, "problem": problem}
+            embedding, checked = apply_to_files(_compile(embed_input, pixels), images)
+            return {"embedding": embedding} | checked
 
         def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             answer = encoded(_read_examples(inputs))

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from leuko_tf.savedmodel.signatures import EXAMPLE_FEATURE
 
@@ -30,24 +29,16 @@ def write_warmup_requests(file: Path, size: int, batch_sizes: tuple[int, ...]) -
                 records.write(log.SerializeToString(deterministic=True))
 
 
-def _make_requests(png: bytes, size: int, count: int) -> Iterator[prediction_log_pb2.PredictionLog]:
+def _make_requests(png: bytes, size: int, count: int) -> Iterator[PredictionLog]:
     # One value suffices: the last value of a TensorProto fills the rest of the tensor.
     pixels = tf.make_tensor_proto(GREY, tf.uint8, (count, size, size, 3))
-    yield _make_predict_log("serving_default", pixels)
-    for signature in ("encoded", "explain", "embed"):
-        yield _make_predict_log(signature, tf.make_tensor_proto([png] * count))
-    log = prediction_log_pb2.PredictionLog()
-    log.classify_log.request.model_spec.signature_name = "classify"
-    for _ in range(count):
-        example = log.classify_log.request.input.example_list.examples.add()
-        example.features.feature[EXAMPLE_FEATURE].bytes_list.value.append(png)
-    yield log
-
-
-def _make_predict_log(
-    signature: str, images: tensor_pb2.TensorProto
-) -> prediction_log_pb2.PredictionLog:
-    log = prediction_log_pb2.PredictionLog()
-    log.predict_log.request.model_spec.signature_name = signature
-    log.predict_log.request.inputs["images"].CopyFrom(images)
-    return log
+    files = tf.make_tensor_proto([png] * count)
+    images = {"serving_default": pixels, "encoded": files, "explain": files, "embed": files}
+    for signature, tensor in images.items():
+        request = {"model_spec": {"signature_name": signature}, "inputs": {"images": tensor}}
+        yield PredictionLog(predict_log={"request": request})
+    feature = {EXAMPLE_FEATURE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))}
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    examples = {"example_list": {"examples": [example] * count}}
+    request = {"model_spec": {"signature_name": "classify"}, "input": examples}
+    yield PredictionLog(classify_log={"request": request})
