@@ -1,6 +1,5 @@
 """The report of an evaluation, one self-contained HTML file, and its short form, a model card."""
 
-from leuko_tf.report.card import write_model_card
-from leuko_tf.report.page import write_report
+from leuko_tf.report.page import write_model_card, write_report
 
 __all__ = ["write_model_card", "write_report"]

@@ -1,4 +1,4 @@
-"""Writes the report's page from metrics and predictions."""
+"""Writes the report's page, from metrics and predictions, and its short form, a model card."""
 
 import base64
 import io
@@ -19,7 +19,6 @@ from leuko_tf.explanation.pictures import Answer, split_panels
 from leuko_tf.metrics.headline import PLACES, collect_headlines, get_nested
 from leuko_tf.metrics.records import Metrics
 from leuko_tf.report import plots, rows
-from leuko_tf.report.card import format_model_card
 from leuko_tf.report.text import list_limits, make_environment
 
 JPEG_QUALITY = 85
@@ -95,6 +94,29 @@ def write_report(
     )
     with write_aside(path) as aside:
         aside.write_text(page, encoding="utf-8")
+
+
+def format_model_card(metrics: Metrics) -> str:
+    """Formats the model card as Markdown, in the order of Mitchell et al., arXiv 1810.03993."""
+    source = metrics["source"]
+    is_munich = "cytomorphology" in source.get("dataset", "").lower()
+    template = make_environment(autoescape=False).get_template("model_card.md.j2")
+    return template.render(
+        metrics=metrics,
+        source=source,
+        training=source.get("training"),
+        headlines=collect_headlines(metrics),
+        classes=rows.make_class_rows(metrics),
+        pairs=rows.make_pair_rows(metrics),
+        coarse_types=COARSE_TYPES,
+        munich=is_munich and not source.get("synthetic"),
+        limits=list_limits(source),
+    )
+
+
+def write_model_card(metrics: Metrics, path: Path) -> None:
+    with write_aside(path) as aside:
+        aside.write_text(format_model_card(metrics), encoding="utf-8")
 
 
 def _draw_figures(tables: plots.Tables, metrics: Metrics) -> dict[str, str | None]:

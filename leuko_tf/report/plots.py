@@ -60,13 +60,13 @@ def draw_confusion_matrix(metrics: Metrics) -> str:
     axes.set_xticks(range(len(CODES)), LINEAGE_ORDER, rotation=90)
     labels = [f"{c} ({n:,})" for c, n in zip(LINEAGE_ORDER, images[:, 0], strict=True)]
     axes.set_yticks(range(len(CODES)), labels)
-    axes.set_xticks(np.arange(len(CODES) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(CODES) + 1) - 0.5, minor=True)
+    edges = np.arange(len(CODES) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
     axes.grid(which="minor", color="white", linewidth=0.8)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("answer of the network")
-    axes.set_ylabel("label (images)")
+    axes.set(xlabel="answer of the network", ylabel="label (images)")
     figure.colorbar(picture, label="% of the label's images", shrink=0.7, aspect=30)
     return to_svg(figure, "Confusion matrix, each row as shares of its label's images")
 
@@ -90,33 +90,23 @@ def draw_classes(metrics: Metrics, with_published: bool) -> str:
             if interval:
                 axes.plot(interval, [row + above] * 2, color=colour, linewidth=2.4)
             axes.plot(value, row + above, "o", color=colour, mec="black", mew=0.6, ms=7)
-        axes.set_xlim(-0.05, 1.05)
-        axes.set_xlabel(name)
+        axes.set(xlim=(-0.05, 1.05), xlabel=name)
         axes.grid(axis="x", color="#dddddd")
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    counts = {code: metrics["pooled"]["classes"][code]["images"] for code in LINEAGE_ORDER}
-    panels[0].set_yticks(
-        range(len(LINEAGE_ORDER)), [f"{code} ({counts[code]:,})" for code in LINEAGE_ORDER]
-    )
-    panels[0].set_ylim(len(LINEAGE_ORDER) - 0.4, -0.6)
+    classes = metrics["pooled"]["classes"]
+    labels = [f"{code} ({classes[code]['images']:,})" for code in LINEAGE_ORDER]
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.4, -0.6)
     return to_svg(figure, "Precision and sensitivity of the 15 classes with 95 % intervals")
 
 
 def draw_roc(name: str, tables: Tables, metrics: Metrics, points: dict[str, Any]) -> str | None:
-    """Draws a question's ROC curve with the examiners' operating points.
+    """Draws a question's ROC curve; None where the images are all of one kind.
 
-    If the examiners saw images of the table, a second curve shows these images only.
-
-    Args:
-      name: of `leuko_tf.classes.QUESTIONS`.
-      tables: of each network, the evaluated one first.
-      metrics: of `leuko_tf.evaluate.evaluate`.
-      points: operating points by re-annotation, and `all` or `without_uncertain`.
-
-    Returns:
-      SVG text; None where the images are all of one kind.
+    Shows the examiners' operating points, `points` by re-annotation, and `all` or
+    `without_uncertain`. If the examiners saw images of the table, a second curve shows these only.
     """
     figures = metrics["pooled"]["questions"][name]
     if figures["roc_auc"] is None:
@@ -136,39 +126,29 @@ def draw_roc(name: str, tables: Tables, metrics: Metrics, points: dict[str, Any]
             axes.plot(*curve, label=network, **_choose_line(i))
     curve = _compute_roc(select_reannotated(own), name)
     if curve and metrics["examiners_from"] == "these images":
-        label = "re-annotated images"
-        axes.plot(*curve, color=NETWORK, linewidth=1.4, linestyle=":", label=label)
+        axes.plot(*curve, ":", color=NETWORK, linewidth=1.4, label="re-annotated images")
     half = figures["operating_points"]["threshold 0.5"]
     _draw_threshold_point(axes, 1 - half["specificity"], half["sensitivity"])
     for column, (colour, marker) in EXAMINERS.items():
         for way, face in (("all", colour), ("without_uncertain", "white")):
             examiner = points.get(column, {}).get(way)
             if examiner:
-                suffix = "" if way == "all" else ", UNC left out"
+                x, y = 1 - examiner["specificity"], examiner["sensitivity"]
+                label = NAMES[column] + ("" if way == "all" else ", UNC left out")
                 axes.plot(
-                    1 - examiner["specificity"],
-                    examiner["sensitivity"],
-                    marker,
-                    color=face,
-                    markeredgecolor=colour,
-                    markeredgewidth=1.6,
-                    markersize=8,
-                    zorder=6,
-                    label=NAMES[column] + suffix,
+                    x, y, marker, color=face, mec=colour, mew=1.6, ms=8, zorder=6, label=label
                 )
     if figures["roc_auc"] >= ZOOMED_FROM:
         shown = [p[way] for p in points.values() for way in p]
         right = max([0.1, *(1 - p["specificity"] for p in shown)])
         bottom = min([0.9, half["sensitivity"], *(p["sensitivity"] for p in shown)])
-        axes.set_xlim(-0.01 * right, 1.15 * right)
-        axes.set_ylim(1 - 1.2 * (1 - bottom), 1 + 0.02 * (1 - bottom) * 1.2)
+        height = 1.2 * (1 - bottom)
+        axes.set(xlim=(-0.01 * right, 1.15 * right), ylim=(1 - height, 1 + 0.02 * height))
         axes.set_title("upper left corner of the curve", fontsize=9, color="#555555")
     else:
-        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
-        axes.set_xlim(-0.01, 1.01)
-        axes.set_ylim(-0.01, 1.01)
-    axes.set_xlabel("1 - specificity")
-    axes.set_ylabel("sensitivity")
+        axes.plot([0, 1], [0, 1], "--", color="#bbbbbb", linewidth=1)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     _add_legend(figure, axes)
     return to_svg(figure, f"ROC curve, {QUESTION_NAMES[name]}")
 
@@ -192,15 +172,13 @@ def draw_precision_recall(name: str, tables: Tables, metrics: Metrics) -> str | 
     _draw_threshold_point(axes, half["sensitivity"], half["precision"])
     if figures["roc_auc"] >= ZOOMED_FROM:
         corner = max(0.0, min(0.85, half["sensitivity"], half["precision"]) - 0.1)
-        axes.set_xlim(corner, 1 + 0.03 * (1 - corner))
-        axes.set_ylim(corner, 1 + 0.03 * (1 - corner))
+        limits = (corner, 1 + 0.03 * (1 - corner))
+        axes.set(xlim=limits, ylim=limits)
         axes.set_title("upper right corner of the curve", fontsize=9, color="#555555")
     else:
         axes.axhline(lowest, color="#bbbbbb", linewidth=1, linestyle="--", label="by chance")
-        axes.set_xlim(-0.01, 1.01)
-        axes.set_ylim(-0.01, 1.03)
-    axes.set_xlabel("sensitivity (recall)")
-    axes.set_ylabel("precision")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+    axes.set(xlabel="sensitivity (recall)", ylabel="precision")
     _add_legend(figure, axes)
     return to_svg(figure, f"Precision-recall curve, {QUESTION_NAMES[name]}")
 
@@ -210,22 +188,19 @@ def draw_reliability(metrics: Metrics) -> str:
     figure = Figure(figsize=(4.5, 5.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     bins = metrics["pooled"]["calibration"]["bins"]
-    upper.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="ideal")
+    upper.plot([0, 1], [0, 1], "--", color="#bbbbbb", linewidth=1, label="ideal")
     _draw_reliability_line(upper, bins, NETWORK, "o-", "as predicted")
     if metrics["temperature"]:
         after = metrics["temperature"]["after"]["bins"]
         _draw_reliability_line(upper, after, OTHERS[0], "s--", "after temperature scaling")
-    upper.set_ylabel("share of right answers")
-    upper.set_ylim(-0.02, 1.02)
+    upper.set(ylabel="share of right answers", ylim=(-0.02, 1.02))
     upper.legend(loc="upper left", fontsize=8.5)
     edges = [b["from"] for b in bins]
     lower.bar(edges, [b["images"] for b in bins], 1 / len(bins), align="edge", color=NETWORK)
-    lower.set_yscale("log")
-    lower.set_ylabel("images")
+    lower.set(yscale="log", ylabel="images", xlim=(0, 1))
     lower.set_xlabel("confidence (probability of the answer)")
-    lower.set_xlim(0, 1)
-    for axes in (upper, lower):
-        tidy_axes(axes)
+    tidy_axes(upper)
+    tidy_axes(lower)
     return to_svg(figure, "Reliability diagram")
 
 
@@ -233,24 +208,15 @@ def draw_coverage(metrics: Metrics) -> str:
     """Draws accuracy against the share of images that the network answers."""
     figure = Figure(figsize=(4.5, 4.3), layout="constrained")
     axes = figure.add_subplot()
-    selective = metrics["selective"]
-    curve = selective["curve"]
+    curve, points = metrics["selective"]["curve"], metrics["selective"]["at_coverage"]
     axes.plot(curve["coverage"], curve["accuracy"], color=NETWORK, linewidth=2.2)
-    lowest = 1.0
-    for point in selective["at_coverage"]:
-        axes.plot(point["coverage"], point["accuracy"], "o", color=NETWORK, mec="white", ms=8)
-        axes.annotate(
-            f"{point['accuracy']:.3f}",
-            (point["coverage"], point["accuracy"]),
-            xytext=(-7, -10),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8.5,
-        )
-        lowest = min(lowest, point["accuracy"])
-    room = max(0.02, 1 - lowest)
-    axes.set_ylim(1 - 1.25 * room, 1 + 0.15 * room)
-    axes.set_xlim(0.4, 1.04)
+    for point in points:
+        place = (point["coverage"], point["accuracy"])
+        axes.plot(*place, "o", color=NETWORK, mec="white", ms=8)
+        text, away = f"{point['accuracy']:.3f}", (-7, -10)
+        axes.annotate(text, place, away, textcoords="offset points", ha="right", fontsize=8.5)
+    room = max(0.02, 1 - min(point["accuracy"] for point in points))
+    axes.set(xlim=(0.4, 1.04), ylim=(1 - 1.25 * room, 1 + 0.15 * room))
     axes.set_xlabel("share of images answered, most confident first")
     axes.set_ylabel("share of right answers among them")
     tidy_axes(axes)
@@ -266,9 +232,7 @@ def _draw_reliability_line(
 
 
 def _draw_threshold_point(axes: Axes, x: float, y: float) -> None:
-    axes.plot(
-        x, y, "o", color=NETWORK, mec="white", markersize=8, zorder=5, label="at threshold 0.5"
-    )
+    axes.plot(x, y, "o", color=NETWORK, mec="white", ms=8, zorder=5, label="at threshold 0.5")
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:
@@ -286,8 +250,7 @@ def _compute_roc(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray
     positive, score = _select_question(table, name)
     if positive.all() or not positive.any():  # also without images
         return None
-    false_positive, true_positive, _ = roc_curve(positive, score)
-    return false_positive, true_positive
+    return roc_curve(positive, score)[:2]
 
 
 def _choose_line(network: int) -> dict[str, Any]:

@@ -30,10 +30,7 @@ SAME_MIX = 0.05
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class with its figures; `marks` says which differ from the published network's.
-
-    A mark is `higher` or `lower` where the published pooled figure lies outside the 95 % interval.
-    """
+    """A class with its figures."""
 
     code: str
     name: str
@@ -42,6 +39,7 @@ class ClassRow:
     sensitivity: Figure
     specificity: Figure
     f1: Figure
+    # By figure: `higher` or `lower` where its interval does not contain the published pooled one.
     marks: dict[str, str]
 
 
@@ -78,19 +76,15 @@ class DisputeRow:
 
 @dataclass(frozen=True)
 class PairedRow:
-    """A figure of two networks on the same images; `difference` is this minus other.
-
-    `p` is of DeLong's test, for areas under ROC curves. `mark` is `higher` or `lower` where the
-    interval of the difference does not contain 0, else empty.
-    """
+    """A figure of two networks on the same images."""
 
     title: str
     this: float | None
     other: float | None
-    difference: float | None
-    interval: Interval | None
-    p: float | None
-    mark: str
+    difference: float | None  # this minus other
+    interval: Interval | None  # of the difference
+    p: float | None  # of DeLong's test, for areas under ROC curves
+    mark: str  # `higher` or `lower` where the interval does not contain 0, else empty
 
 
 def is_comparable(source: Source) -> bool:
@@ -108,8 +102,7 @@ def has_published_mix(metrics: Metrics) -> bool:
 
     Otherwise accuracies, averages over classes and precisions differ for that reason alone.
     """
-    published = read_published_figures()["network"]
-    pooled = metrics["pooled"]
+    published, pooled = read_published_figures()["network"], metrics["pooled"]
     for code in CODES:
         images = pooled["classes"][code]["images"]
         share = published["classes"][code]["images"] / published["images"]
@@ -132,19 +125,11 @@ def make_class_rows(metrics: Metrics) -> list[ClassRow]:
         marked = ["sensitivity", "precision"] if has_published_mix(metrics) else ["sensitivity"]
     rows = []
     for code in LINEAGE_ORDER:
-        figures = {
-            name: collect_figure(metrics, ("classes", code, name))
-            for name in ("precision", "sensitivity", "specificity", "f1")
-        }
-        rows.append(
-            ClassRow(
-                code=code,
-                name=BY_CODE[code].name,
-                images=metrics["pooled"]["classes"][code]["images"],
-                marks={name: _mark_difference(figures[name]) for name in marked},
-                **figures,
-            )
-        )
+        names = ("precision", "sensitivity", "specificity", "f1")
+        figures = {name: collect_figure(metrics, ("classes", code, name)) for name in names}
+        marks = {name: _mark_difference(figures[name]) for name in marked}
+        images = metrics["pooled"]["classes"][code]["images"]
+        rows.append(ClassRow(code, BY_CODE[code].name, images, marks=marks, **figures))
     return rows
 
 
@@ -216,22 +201,14 @@ def find_matched(metrics: Metrics) -> dict[str, Any]:
 
 
 def make_dispute_rows(disputed: pd.DataFrame) -> list[DisputeRow]:
-    """Makes a row for each kind of dispute, the most frequent first.
-
-    Args:
-      disputed: of `leuko_tf.metrics.agreement.find_disputes`, with the network's answers.
-    """
-    rows = [
-        DisputeRow(
-            label=str(label),
-            reannotated=str(reannotated),
-            images=len(images),
-            as_label=int((images["network"] == label).sum()),
-            as_reannotated=int((images["network"] == reannotated).sum()),
-            examples=images["id"].head(EXAMPLES).tolist(),
-        )
-        for (label, reannotated), images in disputed.groupby(["label", "reannotated"], sort=False)
-    ]
+    """Makes a row for each kind of dispute of `find_disputes`, the most frequent first."""
+    rows = []
+    kinds: Any = disputed.groupby(["label", "reannotated"], sort=False)
+    for (label, reannotated), images in kinds:
+        as_label = int((images["network"] == label).sum())
+        as_reannotated = int((images["network"] == reannotated).sum())
+        examples = images["id"].head(EXAMPLES).tolist()
+        rows.append(DisputeRow(label, reannotated, len(images), as_label, as_reannotated, examples))
     return sorted(rows, key=lambda row: -row.images)  # stable: ties keep the order of the classes
 
 
@@ -243,11 +220,7 @@ def make_paired_rows(paired: PairedFigures) -> list[PairedRow]:
         test = get_nested(paired["delong"], place[1:2]) if place[-1] == "roc_auc" else None
         interval = test["interval"] if test else get_nested(paired["differences"], place)
         difference = this - other if this is not None and other is not None else None
-        mark = ""
-        if interval and interval[0] > 0:
-            mark = "higher"
-        elif interval and interval[1] < 0:
-            mark = "lower"
+        mark = _place_interval(interval, 0) if interval else ""
         p = test["p_value"] if test else None
         rows.append(PairedRow(title, this, other, difference, interval, p, mark))
     return rows
@@ -256,11 +229,11 @@ def make_paired_rows(paired: PairedFigures) -> list[PairedRow]:
 def _make_point_row(question: str, name: str, point: Mapping[str, Any]) -> PointRow:
     intervals = {}
     if "sensitivity" in point and "positives" in point:
-        positives, negatives = point["positives"], point["images"] - point["positives"]
-        intervals = {
-            "sensitivity": compute_wilson_interval(point["sensitivity"], positives),
-            "specificity": compute_wilson_interval(point["specificity"], negatives),
+        numbers = {
+            "sensitivity": point["positives"],
+            "specificity": point["images"] - point["positives"],
         }
+        intervals = {name: compute_wilson_interval(point[name], n) for name, n in numbers.items()}
     return PointRow(question, name, point, intervals)
 
 
@@ -269,6 +242,9 @@ def _mark_difference(figure: Figure) -> str:
     # An interval without width does not mean certainty: see `leuko_tf.metrics.bootstrap`.
     if interval is None or published is None or interval[0] == interval[1]:
         return ""
-    if interval[0] > published["pooled"]:
-        return "higher"
-    return "lower" if interval[1] < published["pooled"] else ""
+    return _place_interval(interval, published["pooled"])
+
+
+def _place_interval(interval: Interval, value: float) -> str:
+    """`higher` or `lower` where the interval does not contain the value, else empty."""
+    return "higher" if interval[0] > value else "lower" if interval[1] < value else ""

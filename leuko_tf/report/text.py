@@ -40,7 +40,7 @@ def make_environment(autoescape: bool) -> Environment:
     templates.filters |= {
         "figure": format_figure,
         "interval": format_interval,
-        "count": format_count,
+        "count": "{:,}".format,
         "share": format_share,
         "p_value": format_p_value,
         "probability": format_probability,
@@ -70,10 +70,6 @@ def format_probability(value: float) -> str:
     if 0.9995 <= value < 1:
         return "> 0.999"
     return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
-
-
-def format_count(number: int) -> str:
-    return f"{number:,}"
 
 
 def format_share(value: float | None) -> str:
