@@ -64,8 +64,7 @@ def make_request(
       model: The model's name on the server.
       signature: `encoded` and `explain` take files, `serving_default` takes arrays.
       images: PNG or JPEG files, or a uint8 array [N, height, width, 3].
-      version: The model's version. Defaults to the newest.
-      label: The version's label on the server, instead of `version`.
+      version, label: Number or label of the model's version. Defaults to the newest.
     """
     request = PredictRequest()
     request.model_spec.name = model
@@ -85,7 +84,7 @@ def unpack_answers(response: Any, count: int, saliency: bool) -> list[Answer]:
       ServingError: the response lacks outputs, or their types or shapes are not those of an
         export of this project.
     """
-    outputs = _read_outputs(response, saliency)
+    outputs = _read_outputs(response, count, saliency)
     if not _have_export_shapes(outputs, count):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(outputs.items()))
         raise ServingError(
@@ -94,6 +93,10 @@ def unpack_answers(response: Any, count: int, saliency: bool) -> list[Answer]:
         )
     # Classes come most probable first, probabilities in the model's order: sorted, they align.
     ranked = -np.sort(-outputs["probabilities"], axis=1)
+    problems = [
+        "" if valid else text.decode(errors="replace") or "The server cannot read the image."
+        for valid, text in zip(outputs[VALID], outputs[PROBLEM], strict=True)
+    ]
     return [
         Answer(
             classes=tuple(code.decode() for code in outputs["classes"][i]),
@@ -101,25 +104,29 @@ def unpack_answers(response: Any, count: int, saliency: bool) -> list[Answer]:
             blast_score=float(outputs["blast_score"][i]),
             atypical_score=float(outputs["atypical_score"][i]),
             model_version=response.model_spec.version.value,
-            remark=_read_text(outputs, REMARK, i),
-            problem=_read_problem(outputs, i),
+            remark=outputs[REMARK][i].decode(errors="replace"),
+            problem=problems[i],
             saliency=outputs[SALIENCY][i] if saliency else None,
-            saliency_field=int(outputs[FIELD][i]) if FIELD in outputs else 0,
+            saliency_field=int(outputs[FIELD][i]),
         )
         for i in range(count)
     ]
 
 
-def _read_outputs(response: Any, saliency: bool) -> dict[str, np.ndarray]:
+def _read_outputs(response: Any, count: int, saliency: bool) -> dict[str, np.ndarray]:
+    """Unpacks the outputs; those that older exports lack get neutral values."""
     required = (*OUTPUTS, SALIENCY) if saliency else OUTPUTS
     missing = [name for name in required if name not in response.outputs]
     if missing:
         raise ServingError(
             f"The model's answer lacks {', '.join(missing)}: serve an export of leuko_tf.export."
         )
-    known = {*required, VALID, PROBLEM, REMARK, FIELD} & set(response.outputs)
+    no_texts = np.full(count, b"", object)
+    outputs = {VALID: np.ones(count, bool), PROBLEM: no_texts, REMARK: no_texts}
+    outputs[FIELD] = np.zeros(count, np.int32)
+    known = {*required, *outputs} & set(response.outputs)
     try:
-        return {name: to_array(response.outputs[name]) for name in known}
+        return outputs | {name: to_array(response.outputs[name]) for name in known}
     except ValueError as error:
         raise ServingError(f"The model's answer cannot be read. {error}") from None
 
@@ -136,13 +143,3 @@ def _have_export_shapes(outputs: dict[str, np.ndarray], count: int) -> bool:
         and all(outputs[name].shape == (count,) for name in per_image)
         and (saliency.dtype, saliency.ndim, len(saliency)) == (np.uint8, 3, count)
     )
-
-
-def _read_problem(outputs: dict[str, np.ndarray], i: int) -> str:
-    if VALID not in outputs or outputs[VALID][i]:
-        return ""
-    return _read_text(outputs, PROBLEM, i) or "The server cannot read the image."
-
-
-def _read_text(outputs: dict[str, np.ndarray], name: str, i: int) -> str:
-    return outputs[name][i].decode(errors="replace") if name in outputs else ""

@@ -11,27 +11,22 @@ import argparse
 import json
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 from tqdm import tqdm
 
-from leuko_tf.cli import UserError, run
+from leuko_tf.cli import UserError, parse_positive_int, run
 from serving.answers import Answer
 from serving.connection import (
-    ADDRESS_VARIABLE,
-    DEFAULT_ADDRESS,
-    MAX_MESSAGE_BYTES,
     RESEARCH_NOTE,
     ServingError,
     Tls,
     add_options,
     make_tls,
-    parse_positive_int,
 )
 from serving.grpc_client import (
     CONCURRENCY,
@@ -43,10 +38,7 @@ from serving.grpc_client import (
 from serving.images import ImageError, find_image_files, read_image, save_overlay
 
 __all__ = [
-    "ADDRESS_VARIABLE",
-    "DEFAULT_ADDRESS",
     "MAX_IMAGES_PER_REQUEST",
-    "MAX_MESSAGE_BYTES",
     "RESEARCH_NOTE",
     "Answer",
     "Client",
@@ -92,39 +84,30 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-@dataclass(frozen=True)
-class _Result:
-    """The answer for one file, or the problem because of which it has none."""
-
-    path: Path
-    answer: Answer | None = None
-    problem: str = ""
-
-
 def _classify_files(
     client: Client, paths: Sequence[Path], concurrency: int, saliency: bool
-) -> Iterator[_Result]:
-    """Yields one result per file, in the order of the files."""
-    started: deque[_Result] = deque()  # read, and sent unless they have a problem
+) -> Iterator[tuple[Path, Answer | None, str]]:
+    """Yields each file in order with its answer, or with None and the problem."""
+    started: deque[tuple[Path, None, str]] = deque()  # read, and sent unless there is a problem
 
     def read_images() -> Iterator[bytes]:
         for path in paths:
             try:
                 image = read_image(path)
             except ImageError as error:
-                started.append(_Result(path, problem=str(error)))
+                started.append((path, None, str(error)))
             else:
-                started.append(_Result(path))
+                started.append((path, None, ""))
                 yield image
 
     for answer in client.classify_many(read_images(), concurrency=concurrency, saliency=saliency):
-        while started[0].problem:
+        while started[0][2]:
             yield started.popleft()
-        path = started.popleft().path
+        path = started.popleft()[0]
         if answer.problem:
-            yield _Result(path, problem=f"{path}: {answer.problem}")
+            yield path, None, f"{path}: {answer.problem}"
         else:
-            yield _Result(path, answer)
+            yield path, answer, ""
     yield from started
 
 
@@ -137,19 +120,17 @@ class _Overlays:
         except OSError as error:
             raise ImageError(f"Cannot make the folder {folder}: {error.strerror}.") from None
         self._folder = folder
-        self._names: set[str] = set()
+        self._counts: Counter[str] = Counter()
 
     def save(self, path: Path, answer: Answer) -> Path:
         """Writes the overlay of one image and returns its path."""
         assert answer.saliency is not None
-        name, copies = f"{path.stem}_saliency.png", 1
-        while name in self._names:  # files with the same name in several folders
-            copies += 1
-            name = f"{path.stem}_saliency_{copies}.png"
-        self._names.add(name)
+        self._counts[path.stem] += 1  # files with the same name in several folders
+        copy = f"_{self._counts[path.stem]}" if self._counts[path.stem] > 1 else ""
+        overlay = self._folder / f"{path.stem}_saliency{copy}.png"
         caption = f"{path.name}: {answer.classes[0]} {answer.probabilities[0]:.3f}; {RESEARCH_NOTE}"
-        save_overlay(self._folder / name, path, answer.saliency, answer.saliency_field, caption)
-        return self._folder / name
+        save_overlay(overlay, path, answer.saliency, answer.saliency_field, caption)
+        return overlay
 
 
 def _print_answers(
@@ -168,13 +149,13 @@ def _print_answers(
     progress = tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, leave=False)
     try:
         with progress:
-            for result in _classify_files(client, paths, args.concurrency, bool(overlays)):
-                path, answer = result.path, result.answer
+            results = _classify_files(client, paths, args.concurrency, bool(overlays))
+            for path, answer, problem in results:
                 progress.update()
                 if answer is None:
-                    problems.append(result.problem)
+                    problems.append(problem)
                     if args.json:
-                        _print(json.dumps({"file": str(path), "problem": result.problem}))
+                        _print(json.dumps({"file": str(path), "problem": problem}))
                     continue
                 if not answered and not args.json:
                     top = min(top, len(answer.classes))

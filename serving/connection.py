@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from leuko_tf.cli import UserError
+from leuko_tf.cli import UserError, parse_positive_int, parse_positive_number
 
 ADDRESS_VARIABLE = "LEUKO_SERVING_ADDRESS"
 DEFAULT_ADDRESS = "127.0.0.1:8500"
@@ -70,13 +70,9 @@ class Tls:
 
 
 def read_pem(path: Path, kind: str) -> bytes:
-    """Reads a PEM file.
+    """Reads a PEM file that must hold a block of a kind, `CERTIFICATE` or `PRIVATE KEY`.
 
-    The check matters for clients: gRPC accepts any bytes and only fails to connect later.
-
-    Args:
-      path: The file.
-      kind: What it has to hold, `CERTIFICATE` or `PRIVATE KEY`.
+    gRPC itself accepts any bytes and only fails to connect later.
 
     Raises:
       ServingError: the file cannot be read or holds no such block.
@@ -93,12 +89,9 @@ def read_pem(path: Path, kind: str) -> bytes:
 def open_channel(
     address: str, tls: Tls | None = None, max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> grpc.Channel:
-    """Opens a channel, which connects on first use and reconnects when needed.
+    """Opens a channel to `HOST:PORT` or `unix:PATH`; without `tls` it is not encrypted.
 
-    Args:
-      address: `HOST:PORT` of the server's gRPC port, or `unix:PATH`.
-      tls: Defaults to no encryption.
-      max_message_bytes: Largest request and answer.
+    It connects on first use and reconnects when needed.
 
     Raises:
       ServingError: see `Tls.read_credentials`.
@@ -111,24 +104,6 @@ def open_channel(
     if tls is None:
         return grpc.insecure_channel(address, options)
     return grpc.secure_channel(address, tls.read_credentials(), options)
-
-
-def parse_positive_int(text: str) -> int:
-    """Parses an argument that must be a whole number of at least 1."""
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
-
-
-def parse_positive_number(text: str) -> float:
-    """Parses an argument that must be a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return number
 
 
 def add_options(parser: argparse.ArgumentParser, timeout_s: float = TIMEOUT_S) -> None:

@@ -134,7 +134,7 @@ class Client:
             response_deserializer=GetModelStatusResponse.FromString,
         )
         self._closed = threading.Event()
-        self._was_reached = threading.Event()
+        self._was_reached = False
         self._channel.subscribe(self._note_contact)
         self._has_warned = False
 
@@ -200,18 +200,15 @@ class Client:
         """
         request = GetModelStatusRequest()
         request.model_spec.name = self.model
-        names = ModelVersionStatus.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number
         return [
-            VersionStatus(s.version, names[s.state].name, s.status.error_message)
+            VersionStatus(s.version, ModelVersionStatus.State.Name(s.state), s.status.error_message)
             for s in self._call(self._status, request).model_version_status
         ]
 
     def send(self, signature: str, images: np.ndarray | Sequence[bytes]) -> Any:
         """Makes one request of any signature and returns the PredictResponse as it is.
 
-        Args:
-          signature: See `make_request`.
-          images: See `make_request`.
+        For the arguments see `make_request`.
 
         Raises:
           ServingError: no server, an unknown model, version or signature, inputs that the server
@@ -225,14 +222,11 @@ class Client:
         return unpack_answers(response, len(images), saliency)
 
     def _note_contact(self, state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.READY:
-            self._was_reached.set()
+        self._was_reached |= state is grpc.ChannelConnectivity.READY
 
     def _get_patience_s(self) -> float:
         """For how long after its start a request is repeated."""
-        if self._was_reached.is_set():
-            return self.timeout_s
-        return min(FIRST_CONTACT_S, self.timeout_s)
+        return self.timeout_s if self._was_reached else min(FIRST_CONTACT_S, self.timeout_s)
 
     def _call(self, method: Any, request: Any) -> Any:
         """Repeats a request until it is answered, refused for good, or out of time."""
@@ -244,26 +238,22 @@ class Client:
             except grpc.RpcError as error:
                 pause = random.uniform(0, longest_pause)
                 is_over = time.monotonic() + pause >= begin + self._get_patience_s()
-                if is_over or not _can_retry(error):
+                can_retry = error.code() in RETRY_CODES and _TOO_LARGE not in _get_details(error)
+                if is_over or not can_retry:
                     raise ServingError(self._explain(error), error.code()) from None
-                self._warn_once(error)
+                if not self._has_warned:
+                    self._has_warned = True
+                    text = "no answer yet from %s (%s); retrying for up to %g s"
+                    details = _get_details(error)
+                    _log.warning(text, self.address, details, self._get_patience_s())
             if self._closed.wait(pause):
                 raise ServingError("The connection was closed.", grpc.StatusCode.CANCELLED)
             longest_pause = min(2 * longest_pause, MAX_PAUSE_S)
 
-    def _warn_once(self, error: Any) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            _log.warning(
-                "no answer yet from %s (%s); retrying for up to %g s",
-                self.address,
-                _get_details(error),
-                self._get_patience_s(),
-            )
-
     def _explain(self, error: Any) -> str:
         """One line: what happened, where, and what to do."""
         details = _get_details(error)
+        server = f"The server at {self.address}"
         match error.code():
             case grpc.StatusCode.UNAVAILABLE:
                 return (
@@ -275,13 +265,13 @@ class Client:
                 )
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return (
-                    f"The server at {self.address} did not answer within {self.timeout_s:g} s."
-                    " It may be busy or still loading: try again."
+                    f"{server} did not answer within {self.timeout_s:g} s. It may be busy or still"
+                    " loading: try again."
                 )
             case grpc.StatusCode.NOT_FOUND:
                 return (
-                    f"The server at {self.address} has no model '{self.model}', or not this"
-                    f" version of it. Check the name and the version. ({details})"
+                    f"{server} has no model '{self.model}', or not this version of it. Check the"
+                    f" name and the version. ({details})"
                 )
             case grpc.StatusCode.INVALID_ARGUMENT if is_unknown_label(details):
                 return f"Model '{self.model}' at {self.address} has no such label. ({details})"
@@ -297,11 +287,10 @@ class Client:
                 )
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return (
-                    f"The server at {self.address} was too busy for {self.timeout_s:g} s: try"
-                    f" again later. ({details})"
+                    f"{server} was too busy for {self.timeout_s:g} s: try again later. ({details})"
                 )
             case code:
-                return f"The server at {self.address} answered {code.name}: {details}"
+                return f"{server} answered {code.name}: {details}"
 
 
 def is_unknown_label(message: str) -> bool:
@@ -311,10 +300,6 @@ def is_unknown_label(message: str) -> bool:
 
 def _get_details(error: Any) -> str:
     return " ".join((error.details() or "").split()).rstrip(".")
-
-
-def _can_retry(error: Any) -> bool:
-    return error.code() in RETRY_CODES and _TOO_LARGE not in _get_details(error)
 
 
 def _split_into_batches(

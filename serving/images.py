@@ -25,15 +25,10 @@ class ImageError(UserError):
 
 
 def find_image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Replaces folders by the PNG, JPEG and TIFF files below them.
+    """Replaces folders by the PNG, JPEG and TIFF files below them, in alphabetical order.
 
-    Does not follow linked subfolders, and skips hidden files.
-
-    Args:
-      paths: Files, kept whether or not they exist, and folders.
-
-    Returns:
-      Files in the order given; a folder's files in alphabetical order.
+    Does not follow linked subfolders, and skips hidden files. Keeps other paths, even if nothing
+    is there.
 
     Raises:
       ImageError: a folder holds no such file.
@@ -54,17 +49,12 @@ def read_image(path: str | Path) -> bytes:
     """Reads an image file as PNG or JPEG bytes for the model's `encoded` signature.
 
     PNG and JPEG files stay unchanged. TIFF, which TensorFlow cannot decode, becomes PNG without
-    loss; an alpha channel is dropped, not blended.
-
-    Args:
-      path: A PNG or JPEG file, or a TIFF file of one 8-bit RGB or RGBA image.
+    loss; it must hold one 8-bit RGB or RGBA image; an alpha channel is dropped, not blended.
 
     Raises:
       ImageError: no such file, no permission, a folder, another format, or a damaged image.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, not an image.")
     try:
         encoded = path.read_bytes()
     except OSError as error:
@@ -108,27 +98,21 @@ def draw_overlay(image: Any, saliency: np.ndarray, field: int = 0) -> Any:
     """
     steps = np.linspace(0, 255, len(_MAGMA))
     table = np.stack([np.interp(np.arange(256), steps, channel) for channel in _MAGMA.T], axis=1)
-    covered = (field, field) if field else image.size
-    stretched = Image.fromarray(saliency).resize(covered, Image.Resampling.BILINEAR)
-    if covered != image.size:
-        placed = Image.new("L", image.size)
-        # The same square as in `leuko_tf.network.view.crop_center`.
-        placed.paste(stretched, ((image.width - field) // 2, (image.height - field) // 2))
-        stretched = placed
-    colours = Image.fromarray(table.round().astype(np.uint8)[np.asarray(stretched)])
+    width, height = (field, field) if field else image.size
+    stretched = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
+    placed = Image.new("L", image.size)
+    # The same square as in `leuko_tf.network.view.crop_center`.
+    placed.paste(stretched, ((image.width - width) // 2, (image.height - height) // 2))
+    colours = Image.fromarray(table.round().astype(np.uint8)[np.asarray(placed)])
     return Image.blend(image.convert("RGB"), colours, _OVERLAY_OPACITY)
 
 
 def save_overlay(
     path: Path, image_path: Path, saliency: np.ndarray, field: int, caption: str
 ) -> None:
-    """Writes an image file with its saliency map as a PNG file, atomically.
+    """Writes an image file with its saliency map (see `draw_overlay`) as a PNG file, atomically.
 
-    Args:
-      path: The PNG file to write.
-      image_path: The image.
-      saliency, field: See `draw_overlay`.
-      caption: Goes into the file's metadata.
+    The caption goes into the PNG file's metadata.
 
     Raises:
       ImageError: the image can no longer be read, or the file cannot be written.

@@ -16,11 +16,11 @@ before the measurement one answer to each request is. TensorFlow is not imported
 import argparse
 import io
 import itertools
-import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,21 +30,18 @@ import grpc
 import numpy as np
 from PIL import Image
 
-from leuko_tf.cli import run, write_json
-from serving.answers import EXPLAIN_SIGNATURE, PREDICT, PROBLEM, SIGNATURE, VALID, make_request
+from leuko_tf.cli import parse_positive_int, parse_positive_number, run, write_json
+from serving.answers import EXPLAIN_SIGNATURE, PREDICT, SIGNATURE, make_request, unpack_answers
 from serving.connection import (
     RESEARCH_NOTE,
     ServingError,
     add_options,
     make_tls,
     open_channel,
-    parse_positive_int,
-    parse_positive_number,
 )
 from serving.grpc_client import MAX_IMAGES_PER_REQUEST, Client
 from serving.images import ImageError, find_image_files, read_image
 from serving.load_report import OK, Sample, compute_summary, format_table, format_title, plot
-from serving.messages import to_array
 
 ARRAYS_SIGNATURE = "serving_default"
 TIMEOUT_S = 10.0
@@ -120,23 +117,20 @@ def check_inputs(client: Client, signature: str, inputs: Sequence[Any]) -> int:
     version = 0
     for images in inputs:
         response = client.send(signature, images)
-        version = response.model_spec.version.value
-        if VALID in response.outputs and not to_array(response.outputs[VALID]).all():
-            problems = to_array(response.outputs[PROBLEM]) if PROBLEM in response.outputs else ()
-            texts = {text.decode(errors="replace") for text in problems} - {""}
-            raise ServingError(f"The server marks images as invalid. {' '.join(sorted(texts))}")
+        for answer in unpack_answers(response, len(images), signature == EXPLAIN_SIGNATURE):
+            version = answer.model_version
+            if answer.problem:
+                raise ServingError(f"The server marks an image as invalid. {answer.problem}")
     return version
 
 
 def run_closed_loop(
     send: Callable[[], str], concurrency: int, seconds: float, clock: Callable[[], float]
 ) -> list[Sample]:
-    """Keeps `concurrency` requests under way.
+    """Keeps `concurrency` requests under way; none begins after `seconds`.
 
     Args:
       send: Makes a request and returns its code when it has ended; called by several threads.
-      concurrency: Number of threads.
-      seconds: No request begins later.
       clock: The time since the start, in seconds.
 
     Returns:
@@ -144,27 +138,19 @@ def run_closed_loop(
     """
     samples: list[Sample] = []
 
-    def run_client() -> None:
+    def run_client(_: int) -> None:
         while (begin := clock()) < seconds:
             code = send()
             samples.append(Sample(begin, clock() - begin, code))
 
-    threads = [threading.Thread(target=run_client) for _ in range(concurrency)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(run_client, range(concurrency)))
     return samples
 
 
-def draw_arrivals(rate: float, seconds: float, rng: random.Random) -> list[float]:
+def draw_arrivals(rate: float, seconds: float, rng: np.random.Generator) -> list[float]:
     """Draws the moments of a Poisson process with `rate` events per second, in rising order."""
-    due: list[float] = []
-    moment = rng.expovariate(rate)
-    while moment < seconds:
-        due.append(moment)
-        moment += rng.expovariate(rate)
-    return due
+    return np.sort(rng.uniform(0, seconds, rng.poisson(rate * seconds))).tolist()
 
 
 def run_open_loop(
@@ -176,8 +162,7 @@ def run_open_loop(
 
     Args:
       begin: Begins a request; calls its argument with the code when the request has ended.
-      due: When to begin them, rising, in seconds from the start.
-      clock: The time since the start, in seconds.
+      due, clock: Rising times, and the present time, in seconds from the start.
 
     Returns:
       The requests in the order in which they ended, and the longest delay in seconds with which
@@ -204,13 +189,19 @@ def run_open_loop(
     return samples, longest_delay
 
 
-def _measure(args: argparse.Namespace, messages: Sequence[bytes]) -> tuple[list[Sample], float]:
-    """Runs the requested load. Returns the same as `run_open_loop`."""
+def _measure(
+    args: argparse.Namespace, messages: Sequence[bytes]
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Runs the requested load. Returns the requests and a description of the load."""
     turns = itertools.cycle(messages)
     with open_channel(args.address, make_tls(args)) as channel:
         # Without (de)serialisation: the test may share its machine with the server.
         predict: Any = channel.unary_unary(PREDICT, None, None)
-        _connect(channel, args)
+        try:  # connects now, so that the first latency does not include it
+            grpc.channel_ready_future(channel).result(timeout=args.deadline)
+        except grpc.FutureTimeoutError:
+            text = f"took no second connection within {args.deadline:g} s."
+            raise ServingError(f"The server at {args.address} {text}") from None
         start = time.perf_counter()
 
         def clock() -> float:
@@ -228,19 +219,12 @@ def _measure(args: argparse.Namespace, messages: Sequence[bytes]) -> tuple[list[
             call.add_done_callback(lambda done: end(done.code().name))
 
         if args.closed:
-            return run_closed_loop(send, args.closed, args.seconds, clock), 0.0
-        due = draw_arrivals(args.open, args.seconds, random.Random(SEED))
-        return run_open_loop(begin, due, clock)
-
-
-def _connect(channel: grpc.Channel, args: argparse.Namespace) -> None:
-    """Connects, so that the first latency does not include it."""
-    try:
-        grpc.channel_ready_future(channel).result(timeout=args.deadline)
-    except grpc.FutureTimeoutError:
-        raise ServingError(
-            f"The server at {args.address} took no second connection within {args.deadline:g} s."
-        ) from None
+            samples = run_closed_loop(send, args.closed, args.seconds, clock)
+            return samples, {"loop": "closed", "concurrency": args.closed}
+        due = draw_arrivals(args.open, args.seconds, np.random.default_rng(SEED))
+        samples, late_s = run_open_loop(begin, due, clock)
+        load = {"loop": "open", "rate_per_s": args.open, "seed": SEED}
+        return samples, {**load, "sent_late_ms": round(1000 * late_s, 3)}
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -314,12 +298,7 @@ def main() -> None:
     ]
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    samples, sent_late_s = _measure(args, messages)
-    if args.closed:
-        load = {"loop": "closed", "concurrency": args.closed}
-    else:
-        late_ms = round(1000 * sent_late_s, 3)
-        load = {"loop": "open", "rate_per_s": args.open, "seed": SEED, "sent_late_ms": late_ms}
+    samples, load = _measure(args, messages)
     result = {
         "started": started,
         "address": args.address,

@@ -102,12 +102,9 @@ _SERVING = """
       field { name: "status" number: 3 type_name: "StatusProto" }
       enum_type {
         name: "State"
-        value { name: "UNKNOWN" number: 0 }
-        value { name: "START" number: 10 }
-        value { name: "LOADING" number: 20 }
-        value { name: "AVAILABLE" number: 30 }
-        value { name: "UNLOADING" number: 40 }
-        value { name: "END" number: 50 }
+        value { name: "UNKNOWN" number: 0 }    value { name: "START" number: 10 }
+        value { name: "LOADING" number: 20 }   value { name: "AVAILABLE" number: 30 }
+        value { name: "UNLOADING" number: 40 } value { name: "END" number: 50 }
       }
     }
     message_type {
@@ -116,24 +113,29 @@ _SERVING = """
     }
 """
 
-POOL = descriptor_pool.DescriptorPool()
-POOL.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-for _text in (_TENSORS, _SERVING):
-    _file = text_format.Parse(_text, descriptor_pb2.FileDescriptorProto())
-    POOL.AddSerializedFile(_file.SerializeToString())
+
+def make_pool(*files: str) -> descriptor_pool.DescriptorPool:
+    """Makes a pool of wrappers.proto and of FileDescriptorProtos in text format."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    for text in files:
+        file = text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
 
 
-def _get_message_class(full_name: str) -> Any:
-    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(full_name))
+def get_message_class(pool: descriptor_pool.DescriptorPool, name: str) -> Any:
+    """Returns the class of a message by its full name."""
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-TensorProto = _get_message_class("tensorflow.TensorProto")
-ModelSpec = _get_message_class("tensorflow.serving.ModelSpec")
-PredictRequest = _get_message_class("tensorflow.serving.PredictRequest")
-PredictResponse = _get_message_class("tensorflow.serving.PredictResponse")
-GetModelStatusRequest = _get_message_class("tensorflow.serving.GetModelStatusRequest")
-GetModelStatusResponse = _get_message_class("tensorflow.serving.GetModelStatusResponse")
-ModelVersionStatus = _get_message_class("tensorflow.serving.ModelVersionStatus")
+POOL = make_pool(_TENSORS, _SERVING)
+TensorProto = get_message_class(POOL, "tensorflow.TensorProto")
+PredictRequest = get_message_class(POOL, "tensorflow.serving.PredictRequest")
+PredictResponse = get_message_class(POOL, "tensorflow.serving.PredictResponse")
+GetModelStatusRequest = get_message_class(POOL, "tensorflow.serving.GetModelStatusRequest")
+GetModelStatusResponse = get_message_class(POOL, "tensorflow.serving.GetModelStatusResponse")
+ModelVersionStatus = get_message_class(POOL, "tensorflow.serving.ModelVersionStatus")
 
 _STRING = 7  # DT_STRING
 # DataType number: (NumPy type, the field with its values one by one). `tensor_content` holds all
@@ -188,13 +190,10 @@ def to_array(tensor: Any) -> np.ndarray:
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise ValueError("The tensor's shape is not known.")
     if tensor.dtype == _STRING:
-        values = np.empty(len(tensor.string_val), dtype=object)
-        values[:] = list(tensor.string_val)
+        values = np.array(list(tensor.string_val), object)
     elif tensor.dtype in _NUMBERS:
         dtype, field = _NUMBERS[tensor.dtype]
         if tensor.tensor_content:
-            if len(tensor.tensor_content) % dtype.itemsize:
-                raise ValueError(f"The tensor's bytes do not divide into {dtype} values.")
             values = np.frombuffer(tensor.tensor_content, dtype)
         else:
             values = np.array(getattr(tensor, field), dtype)

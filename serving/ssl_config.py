@@ -11,7 +11,6 @@ repository. Research use only.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from leuko_tf.cli import UserError, run, write_aside
@@ -52,21 +51,25 @@ def write_ssl_config(key: Path, certificate: Path, authority: Path, out: Path) -
       UserError: a file cannot be read or is not such a file, or the key does not belong to the
         certificate.
     """
-    parts = {
-        "server_key": _read_ascii_pem(key, "PRIVATE KEY"),
-        "server_cert": _read_ascii_pem(certificate, "CERTIFICATE"),
-        "custom_ca": _read_ascii_pem(authority, "CERTIFICATE"),
-    }
-    if "ENCRYPTED" in parts["server_key"]:
-        raise UserError(
-            f"{key} is locked with a passphrase, which a server cannot enter."
-            f" Unlock it: openssl pkey -in {key} -out unlocked.key"
-        )
-    # A JSON string is a valid text-format string.
-    lines = [f"{field}: {json.dumps(pem)}\n" for field, pem in parts.items()]
+    lines = []
+    for field, file, kind in (
+        ("server_key", key, "PRIVATE KEY"),
+        ("server_cert", certificate, "CERTIFICATE"),
+        ("custom_ca", authority, "CERTIFICATE"),
+    ):
+        pem = read_pem(file, kind)
+        if not pem.isascii():
+            raise UserError(f"{file} has characters outside of ASCII.")
+        if field == "server_key" and b"ENCRYPTED" in pem:
+            raise UserError(
+                f"{key} is locked with a passphrase, which a server cannot enter."
+                f" Unlock it: openssl pkey -in {key} -out unlocked.key"
+            )
+        # A JSON string is a valid text-format string.
+        lines.append(f"{field}: {json.dumps(pem.decode())}\n")
     with write_aside(out) as aside:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.writelines([*lines, "client_verify: true\n"])
+        aside.touch(0o600, exist_ok=False)
+        aside.write_text("".join([*lines, "client_verify: true\n"]))
         try:
             read_ssl(aside).make_http_context()
         except UserError:
@@ -74,13 +77,6 @@ def write_ssl_config(key: Path, certificate: Path, authority: Path, out: Path) -
                 f"{key}, {certificate} and {authority} do not go together: does the key belong to"
                 f" the first certificate in {certificate}, and are the files complete?"
             ) from None
-
-
-def _read_ascii_pem(path: Path, kind: str) -> str:
-    pem = read_pem(path, kind)
-    if not pem.isascii():
-        raise UserError(f"{path} has characters outside of ASCII.")
-    return pem.decode()
 
 
 def main() -> None:

@@ -129,12 +129,9 @@ class BatchedSignature:
 def add_batched_signature(
     graph: Any, definition: Any, parameters: BatchingParameters
 ) -> BatchedSignature:
-    """Adds a batched form of a signature to the graph that its SavedModel was loaded into.
+    """Adds a batched form of a signature to the tf.Graph that its SavedModel was loaded into.
 
-    Args:
-      graph: The tf.Graph.
-      definition: A SignatureDef that `can_batch` accepts.
-      parameters: Batch sizes, waiting time and threads.
+    `can_batch` must accept its SignatureDef.
     """
     inputs = [info for _, info in sorted(definition.inputs.items())]
     outputs = [info.name for _, info in sorted(definition.outputs.items())]

@@ -7,18 +7,13 @@ files. Their supported fields are declared here by number. Unsupported settings 
 import os
 import ssl
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
+from google.protobuf import text_format
 
 from leuko_tf.cli import UserError
 
@@ -148,9 +143,9 @@ def parse_models(config: Any) -> list[ModelConfig]:
     if config.WhichOneof("config") != "model_config_list":
         raise UserError("The configuration must be a model_config_list.")
     models = [_parse_model(model) for model in config.model_config_list.config]
-    for model in models:
-        if sum(other.name == model.name for other in models) > 1:
-            raise UserError(f"Model {model.name} is listed more than once.")
+    for name, number in Counter(model.name for model in models).items():
+        if number > 1:
+            raise UserError(f"Model {name} is listed more than once.")
     return models
 
 
@@ -180,11 +175,9 @@ def _parse_model(model: Any) -> ModelConfig:
 def read_batching(path: Path) -> BatchingParameters:
     """Reads a `--batching-parameters-file`, a BatchingParameters message; raises UserError."""
     message = _parse_file(path, _make_message("BatchingParameters"))
-    given = {f.name: getattr(message, f.name) for f, _ in message.ListFields()}
-    sizes = tuple(given.pop("allowed_batch_sizes", ()))
-    parameters = BatchingParameters(
-        **{name: number.value for name, number in given.items()}, allowed_batch_sizes=sizes
-    )
+    sizes = tuple(message.allowed_batch_sizes)
+    given = {f.name: value.value for f, value in message.ListFields() if f.message_type}
+    parameters = BatchingParameters(**given, allowed_batch_sizes=sizes)
     for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
         if getattr(parameters, name) < 1:
             raise UserError(f"{path}: {name} must be positive.")
@@ -207,11 +200,9 @@ def read_ssl(path: Path) -> SslConfig:
 
 
 def _make_message(name: str) -> Any:
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    file = text_format.Parse(_UNSHIPPED, descriptor_pb2.FileDescriptorProto())
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
+    from serving.messages import get_message_class, make_pool  # imports numpy
+
+    return get_message_class(make_pool(_UNSHIPPED), name)()
 
 
 def _parse_file(path: Path, message: Any) -> Any:

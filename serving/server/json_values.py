@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from tensorflow.core.example import example_pb2
 
 from serving.server.errors import invalid_argument
 
-# More than any signature has, and below the limits of numpy and of Python's recursion.
+# More than any signature has, and below numpy's limit.
 MAX_DIMENSIONS = 16
 
 
@@ -62,44 +61,22 @@ def to_array(value: Any, name: str, dtype: int) -> np.ndarray:
         kinds = (bool,)
     else:
         kinds = (int,) if wanted.is_integer else (int, float)
-    shape = _find_shape(value, name)
-    leaves = list(_flatten(value, shape, name))
-    for leaf in leaves:
+    nested = np.array(value, object)
+    if nested.ndim > MAX_DIMENSIONS:
+        raise invalid_argument(f"Input {name} has more than {MAX_DIMENSIONS} dimensions.")
+    if any(isinstance(leaf, list) for leaf in nested.flat):
+        raise invalid_argument(f"The lists of input {name} must have equal lengths and depths.")
+    for leaf in nested.flat:
         if not isinstance(leaf, kinds) or (isinstance(leaf, bool) and wanted != tf.bool):
             raise invalid_argument(f"Input {name} takes {wanted.name}, not {abbreviate(leaf)}")
     if wanted == tf.string:
-        array = np.empty(len(leaves), object)
-        array[:] = [_to_bytes(leaf) for leaf in leaves]
-        return array.reshape(shape)
+        return np.array([_to_bytes(leaf) for leaf in nested.flat], object).reshape(nested.shape)
     try:
-        return np.array(leaves, wanted.as_numpy_dtype).reshape(shape)
+        return np.array(value, wanted.as_numpy_dtype)
     except OverflowError:
         raise invalid_argument(
             f"A value of input {name} is out of {wanted.name}'s range."
         ) from None
-
-
-def _find_shape(value: Any, name: str) -> list[int]:
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if len(shape) > MAX_DIMENSIONS:
-            raise invalid_argument(f"Input {name} has more than {MAX_DIMENSIONS} dimensions.")
-        value = value[0] if value else None
-    return shape
-
-
-def _flatten(value: Any, shape: list[int], name: str) -> Iterator[Any]:
-    """Yields the values of nested lists; raises RequestError unless they fill the shape."""
-    if isinstance(value, list) != bool(shape) or (shape and len(value) != shape[0]):
-        raise invalid_argument(f"The lists of input {name} must have equal lengths and depths.")
-    if not shape:
-        yield value
-    elif len(shape) == 1 and not any(isinstance(item, list) for item in value):
-        yield from value
-    else:
-        for item in value:
-            yield from _flatten(item, shape[1:], name)
 
 
 def _to_bytes(value: Any) -> bytes:
@@ -116,17 +93,20 @@ def _to_bytes(value: Any) -> bytes:
 def to_json(array: Any, name: str) -> Any:
     """Converts an output to nested lists; bytes to base64 if the name ends in `_bytes`."""
     if array.dtype == object:
-        if name.endswith("_bytes"):
-            values = [{"b64": base64.b64encode(item).decode()} for item in array.ravel()]
-        else:
-            values = [item.decode(errors="replace") for item in array.ravel()]
-        nested = np.empty(len(values), object)
-        nested[:] = values
-        return nested.reshape(array.shape).tolist()
+        return _to_texts(array.tolist(), name.endswith("_bytes"))
     if array.dtype == np.float32:
         # Shortest decimal form of each float: 0.1, not 0.10000000149.
         array = array.astype(str).astype(np.float64)
     return array.tolist()
+
+
+def _to_texts(value: Any, as_base64: bool) -> Any:
+    """Converts the byte strings of nested lists."""
+    if isinstance(value, list):
+        return [_to_texts(item, as_base64) for item in value]
+    if as_base64:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode(errors="replace")
 
 
 def to_example(features: Any) -> Any:

@@ -21,11 +21,7 @@ from urllib.parse import unquote
 import grpc
 import numpy as np
 from google.protobuf import json_format
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    model_pb2,
-)
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, model_pb2
 
 from serving.server import metrics
 from serving.server.errors import RequestError, invalid_argument
@@ -60,13 +56,7 @@ _HTTP_STATUS = {
 
 
 class RestServer(ThreadingHTTPServer):
-    """The HTTP server.
-
-    Args:
-      address: Host and port; port 0 takes any free one.
-      requests: Where requests are admitted and answered.
-      max_body_bytes: Size limit of a request's body.
-      tls: TLS settings, or None for plain HTTP.
+    """The HTTP server, at a host and a port (0: any free one); without `tls` not encrypted.
 
     Raises:
       OSError: it cannot listen at the address.
@@ -208,8 +198,8 @@ def _respond(requests: Requests, match: re.Match[str], body: bytes) -> Any:
 def _get_metadata(requests: Requests, spec: Any) -> Any:
     with requests.models.use_servable(spec) as servable:
         response = servable.get_metadata()
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata[METADATA_FIELD].Unpack(signatures)
+    packed = response.metadata[METADATA_FIELD].value
+    signatures = get_model_metadata_pb2.SignatureDefMap.FromString(packed)
     return {
         "model_spec": _message_to_json(response.model_spec),
         "metadata": {METADATA_FIELD: _message_to_json(signatures)},
@@ -255,13 +245,13 @@ def _predict(servable: Any, spec: Any, document: dict[str, Any], deadline: float
             "An output and 'instances' differ in their numbers of rows: use 'inputs'."
         )
     answers = {name: to_json(array, name) for name, array in sorted(outputs.items())}
+    result: Any = answers
     if len(answers) == 1:
-        (only,) = answers.values()
-        return {"predictions" if by_row else "outputs": only}
-    if by_row:
+        (result,) = answers.values()
+    elif by_row:
         rows = zip(*answers.values(), strict=True)
-        return {"predictions": [dict(zip(answers, row, strict=True)) for row in rows]}
-    return {"outputs": answers}
+        result = [dict(zip(answers, row, strict=True)) for row in rows]
+    return {"predictions" if by_row else "outputs": result}
 
 
 def _classify(servable: Any, spec: Any, document: dict[str, Any], deadline: float) -> Any:

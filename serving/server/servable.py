@@ -46,7 +46,7 @@ class Servable:
 
     Args:
       name: The name that requests give.
-      folder: The version's folder, named by an integer, which contains `saved_model.pb`.
+      folder: Named by an integer; contains `saved_model.pb`.
       admission: Gives turns to requests that are not batched.
       batching: How to join requests into batches; None runs each request alone.
       runtime: `openvino` runs the network of `serving_default` and `encoded` with OpenVINO, image
@@ -117,7 +117,8 @@ class Servable:
             kind = log.WhichOneof("log_type")
             if kind == "predict_log":
                 request, answer = log.predict_log.request, self.predict
-                rows = max(map(_count_rows, request.inputs.values()), default=0)
+                shapes = [tensor.tensor_shape.dim for tensor in request.inputs.values()]
+                rows = max((dims[0].size for dims in shapes if dims), default=0)
             elif kind == "classify_log":
                 request, answer = log.classify_log.request, self.classify
                 rows = len(_split_examples(request.input)[1])
@@ -139,7 +140,11 @@ class Servable:
         """
         key = request.model_spec.signature_name or DEFAULT_SIGNATURE
         definition = self.get_definition(key, grpc.StatusCode.FAILED_PRECONDITION)
-        _check_names(definition, request.inputs)
+        expected, given = ",".join(sorted(definition.inputs)), ",".join(sorted(request.inputs))
+        if given != expected:
+            raise invalid_argument(
+                f"The signature takes the inputs {{{expected}}}, not {{{given}}}."
+            )
         names = _select_outputs(definition, request.output_filter)
         arrays = {
             name: _to_array(name, info, request.inputs[name])
@@ -186,10 +191,7 @@ class Servable:
     def run(self, key: str, arrays: dict[str, np.ndarray], deadline: float) -> dict[str, Any]:
         """Runs a signature on all of its inputs and returns all outputs; raises as `predict` does.
 
-        Args:
-          key: The signature's name.
-          arrays: The inputs, of the signature's types; strings as objects.
-          deadline: Unix time.
+        The inputs must have the signature's types; strings come as objects.
         """
         definition = self.definitions[key]
         inputs = sorted(definition.inputs.items())
@@ -232,15 +234,6 @@ class Servable:
         return spec
 
 
-def _check_names(definition: Any, sent: Any) -> None:
-    """Raises RequestError unless the request's tensors are the signature's inputs."""
-    expected, given = sorted(definition.inputs), sorted(sent)
-    if given != expected:
-        raise invalid_argument(
-            f"The signature takes the inputs {{{','.join(expected)}}}, not {{{','.join(given)}}}."
-        )
-
-
 def _to_array(name: str, info: Any, proto: Any) -> np.ndarray:
     """Converts a TensorProto to an array; it must have the type that the TensorInfo gives."""
     if proto.dtype != info.dtype:
@@ -255,10 +248,6 @@ def _to_array(name: str, info: Any, proto: Any) -> np.ndarray:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, OverflowError):
         raise invalid_argument(f"Input {name} is not a valid tensor.") from None
-
-
-def _count_rows(proto: Any) -> int:
-    return proto.tensor_shape.dim[0].size if proto.tensor_shape.dim else 0
 
 
 def _check_rows(name: str, sizes: Sequence[int]) -> None:

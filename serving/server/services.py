@@ -48,10 +48,8 @@ class Requests:
     def admit(self, spec: Any, api: str, entrypoint: str) -> Iterator[Servable]:
         """Admits a request, yields its servable, and records metrics even on failure.
 
-        Args:
-          spec: ModelSpec. Its signature name is read only after the request has run.
-          api: `Predict` or `Classify`.
-          entrypoint: `GRPC` or `REST`.
+        The ModelSpec's signature name is read only after the request has run. For `api` and
+        `entrypoint` see `Metrics.record`.
 
         Raises:
           RequestError: the request is refused, or running it raised any exception.
@@ -111,18 +109,15 @@ def _abort_on_error(context: Any) -> Iterator[None]:
         context.abort(error.code, error.text[:MAX_DETAILS])
 
 
-def _compute_deadline(context: Any) -> float:
-    """Returns the client's deadline as Unix time; infinite if it set none."""
-    remaining = context.time_remaining()
-    return NEVER if remaining is None else time.time() + remaining
-
-
 def _refuse_method(request: Any, context: Any) -> None:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, UNIMPLEMENTED_TEXT)
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """TensorFlow Serving's PredictionService."""
+class _Services(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
+    """TensorFlow Serving's PredictionService and ModelService."""
 
     Regress = MultiInference = staticmethod(_refuse_method)
 
@@ -130,15 +125,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._requests = requests
 
     def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
-        """Answers a PredictRequest with a PredictResponse."""
         return self._run("Predict", Servable.predict, request, context)
 
     def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answers a ClassificationRequest with a ClassificationResponse."""
         return self._run("Classify", Servable.classify, request, context)
 
     def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answers a GetModelMetadataRequest with a GetModelMetadataResponse."""
         with _abort_on_error(context):
             _check_spec(request)
             if set(request.metadata_field) != {METADATA_FIELD}:
@@ -147,20 +139,14 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 return servable.get_metadata()
 
     def _run(self, api: str, method: Callable[..., Any], request: Any, context: Any) -> Any:
+        remaining = context.time_remaining()
+        deadline = NEVER if remaining is None else time.time() + remaining
         with _abort_on_error(context):
             _check_spec(request)
             with self._requests.admit(request.model_spec, api, "GRPC") as servable:
-                return method(servable, request, _compute_deadline(context))
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """TensorFlow Serving's ModelService."""
-
-    def __init__(self, requests: Requests):
-        self._requests = requests
+                return method(servable, request, deadline)
 
     def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answers a GetModelStatusRequest with a GetModelStatusResponse."""
         with _abort_on_error(context):
             _check_spec(request)
             return self._requests.models.get_statuses(request.model_spec)
@@ -177,10 +163,7 @@ def make_grpc_server(
 ) -> tuple[grpc.Server, health.HealthServicer]:
     """Makes the gRPC server and its health service; it listens on no port yet.
 
-    Args:
-      requests: Answers the requests.
-      spare_threads: Threads in addition to those of queued and running requests.
-      max_message_bytes: Size limit of a request and of an answer.
+    `spare_threads` are in addition to those of queued and running requests.
     """
     server = grpc.server(
         futures.ThreadPoolExecutor(requests.admission.limit + spare_threads),
@@ -191,10 +174,9 @@ def make_grpc_server(
             ("grpc.so_reuseport", 0),
         ],
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(requests), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), server)
+    services = _Services(requests)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     files = (prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR)

@@ -194,25 +194,20 @@ class Models:
         for config in configs:
             folders = find_version_folders(config)
             self._load_wanted(config)
-            with self._change:
-                available = {version.folder for version in self._list_available(config.name)}
-                errors = {v.folder: v.error for v in self._versions.get(config.name, ()) if v.error}
-            if not available.intersection(folders):
-                if all(folder in errors and not is_growing(folder) for folder in folders):
-                    raise UserError(f"Cannot load the model in {folders[0]}: {errors[folders[0]]}")
+            records = [self._find_record(config.name, folder) for folder in folders]
+            if not any(record and record.state == State.AVAILABLE for record in records):
+                errors = [record.error if record else "" for record in records]
+                if all(errors) and not any(map(is_growing, folders)):
+                    raise UserError(f"Cannot load the model in {folders[0]}: {errors[0]}")
                 complete = False
         return complete
 
     def _check_labels(self, config: ModelConfig) -> None:
         with self._change:
             numbers = {version.number for version in self._list_available(config.name)}
-        for number in config.labels.values():
-            if number not in numbers:
-                raise RequestError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"A label names version {number} of model {config.name}, which is not"
-                    " available.",
-                )
+        for number in set(config.labels.values()) - numbers:
+            text = f"A label names version {number} of model {config.name}, which is not available."
+            raise RequestError(grpc.StatusCode.FAILED_PRECONDITION, text)
 
     def _find_wanted(self, config: ModelConfig) -> list[Path]:
         """Finds the versions to serve; skips incomplete folders and those that failed before."""
@@ -278,9 +273,8 @@ class Models:
             wanted = set(self._find_wanted(config)) if config else set()
             with self._change:
                 available = self._list_available(name)
-                kept = [version for version in available if version.folder in wanted]
                 leaving = [version for version in available if version.folder not in wanted]
-                if config and not kept:
+                if config and len(leaving) == len(available):
                     continue
                 for version in leaving:
                     version.state = State.UNLOADING

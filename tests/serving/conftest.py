@@ -12,13 +12,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from certificates import write_certificates
 from contract_export import NEWEST, OLDER, write_contract_export, write_telling_export
 from PIL import Image
 from running import ROOT
+from stand_in_server import StandIn, start_stand_in
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.client import ADDRESS_VARIABLE, MAX_MESSAGE_BYTES
+from serving.connection import ADDRESS_VARIABLE, MAX_MESSAGE_BYTES
 
 TELLING_VERSION = 7
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} [A-Z]+ serving\.\S+: ")
@@ -160,6 +162,17 @@ def prediction(channel) -> PredictionServiceStub:
 @pytest.fixture(scope="module")
 def models(channel) -> ModelServiceStub:
     return ModelServiceStub(channel)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with start_stand_in() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> Path:
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,11 @@ import json
 import re
 import ssl
 import urllib.request
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from calls import TIMEOUT_S, ask_rest, check_refusal, make_request, to_arrays
-from certificates import write_certificates
 from contract_export import NEWEST, OLDER
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -21,7 +19,9 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
+from serving.connection import Tls, open_channel
 from serving.server.configs import read_batching, read_models, read_ssl
+from serving.ssl_config import write_ssl_config
 
 METRICS = "/monitoring/prometheus/metrics"
 
@@ -164,28 +164,17 @@ PNG = {"b64": "iVBORw=="}
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "word"),
-    [
-        ("nope", 404, "nope"),
-        ("nope/metadata", 404, "nope"),
-        ("leuko/versions/987654", 404, "987654"),
-        ("leuko/labels/nope", 400, "version label: nope"),
-        ("leuko/versions/new", 400, "GET /v1/models/leuko/versions/new"),
-        ("leuko/nope", 400, "GET /v1/models/leuko/nope"),
-        ("leuko:predict", 400, "GET /v1/models/leuko:predict"),
-        ("leuko/versions/9223372036854775808", 400, "9223372036854775808"),
-        ("leuko/versions/" + "9" * 5000, 400, "999"),
-    ],
-)
-def test_a_look_at_what_is_not_there(rest, path, status, word):
-    answer = ask_rest(f"{rest}/v1/models/{path}")
-    assert answer[0] == status
-    assert word in answer[1]["error"]
-
-
-@pytest.mark.parametrize(
     ("path", "document", "status", "word"),
     [
+        ("nope", None, 404, "nope"),
+        ("nope/metadata", None, 404, "nope"),
+        ("leuko/versions/987654", None, 404, "987654"),
+        ("leuko/labels/nope", None, 400, "version label: nope"),
+        ("leuko/versions/new", None, 400, "GET /v1/models/leuko/versions/new"),
+        ("leuko/nope", None, 400, "GET /v1/models/leuko/nope"),
+        ("leuko:predict", None, 400, "GET /v1/models/leuko:predict"),
+        ("leuko/versions/9223372036854775808", None, 400, "9223372036854775808"),
+        ("leuko/versions/" + "9" * 5000, None, 400, "999"),
         ("nope:predict", INSTANCES, 404, "nope"),
         ("leuko/versions/9:predict", INSTANCES, 404, "9"),
         ("leuko/labels/nope:predict", INSTANCES, 400, "version label: nope"),
@@ -221,7 +210,7 @@ def test_a_look_at_what_is_not_there(rest, path, status, word):
         ("leuko:classify", {"examples": [{"a": [1, "b"]}]}, 400, "eature"),
     ],
 )
-def test_work_that_cannot_be_done_is_refused(rest, path, document, status, word):
+def test_what_cannot_be_done_is_refused(rest, path, document, status, word):
     answer = ask_rest(f"{rest}/v1/models/{path}", document)
     assert answer[0] == status
     assert word in answer[1]["error"]
@@ -301,19 +290,14 @@ def test_metrics_are_well_formed_and_bounded(contract, rest):
 # Health, reflection, the socket.
 
 
-@pytest.mark.parametrize(
-    "service",
-    ["", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"],
-)
-def test_health(contract, channel, service):
-    stub = health_pb2_grpc.HealthStub(channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), TIMEOUT_S)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-def test_health_of_an_unknown_service(contract, channel):
+def test_health(contract, channel):
+    check = health_pb2_grpc.HealthStub(channel).Check
+    services = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+    for service in ("", *services):
+        answer = check(health_pb2.HealthCheckRequest(service=service), TIMEOUT_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
     request = health_pb2.HealthCheckRequest(service="nope")
-    check_refusal(health_pb2_grpc.HealthStub(channel).Check, request, grpc.StatusCode.NOT_FOUND)
+    check_refusal(check, request, grpc.StatusCode.NOT_FOUND)
 
 
 def test_reflection_lists_the_services(contract, channel):
@@ -338,49 +322,23 @@ def test_the_unix_socket(contract, server, socket_path, pixels):
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificates(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def encrypted(start_server, export_base, certificates):
-    parts = {"server_key": "server.key", "server_cert": "server.pem", "custom_ca": "ca.pem"}
-    lines = [f"{key}: {json.dumps((certificates / f).read_text())}" for key, f in parts.items()]
     file = certificates / "ssl.config"
-    file.write_text("\n".join([*lines, "client_verify: true"]))
+    parts = (certificates / name for name in ("server.key", "server.pem", "ca.pem"))
+    write_ssl_config(*parts, file)
     with start_server("--model-base-path", export_base, "--ssl-config-file", file) as server:
         yield server
 
 
-def _credentials(folder, *, certificate):
-    pair = {}
-    if certificate:
-        pair = {
-            "private_key": (folder / "client.key").read_bytes(),
-            "certificate_chain": (folder / "client.pem").read_bytes(),
-        }
-    return grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), **pair)
-
-
-def test_grpc_with_a_certificate(encrypted, certificates, pixels):
-    credentials = _credentials(certificates, certificate=True)
-    with grpc.secure_channel(encrypted.address, credentials) as channel:
+def test_grpc_needs_a_certificate(encrypted, certificates, pixels):
+    authority, certificate, key = (certificates / n for n in ("ca.pem", "client.pem", "client.key"))
+    with open_channel(encrypted.address, Tls(authority, certificate, key)) as channel:
         outputs = _ask_grpc(channel, "serving_default", pixels[None])
     assert outputs["probabilities"].shape == (1, len(CODES))
-
-
-@pytest.mark.parametrize("encryption", [False, True])
-def test_grpc_without_a_certificate_is_refused(encrypted, certificates, pixels, encryption):
-    if encryption:
-        credentials = _credentials(certificates, certificate=False)
-        channel = grpc.secure_channel(encrypted.address, credentials)
-    else:
-        channel = grpc.insecure_channel(encrypted.address)
-    with channel:
-        predict = PredictionServiceStub(channel).Predict
-        check_refusal(predict, make_request(pixels[None]), grpc.StatusCode.UNAVAILABLE)
+    for tls in (Tls(authority), None):
+        with open_channel(encrypted.address, tls) as channel:
+            predict = PredictionServiceStub(channel).Predict
+            check_refusal(predict, make_request(pixels[None]), grpc.StatusCode.UNAVAILABLE)
 
 
 def test_rest_with_and_without_a_certificate(encrypted, certificates):
@@ -399,6 +357,9 @@ def test_rest_with_and_without_a_certificate(encrypted, certificates):
 
 
 MODEL = 'config { name: "a" base_path: "b" model_platform: "tensorflow" %s }'
+NO_VERSION = "model_version_policy { specific {} }"
+SMALL_SIZES = "max_batch_size { value: 4 } allowed_batch_sizes: [1, 2]"
+NO_AUTHORITY = 'server_key: "x" server_cert: "y" client_verify: true'
 
 
 def _list_models(*models):
@@ -414,24 +375,12 @@ def _list_models(*models):
         (read_models, _list_models('config { name: "a" }'), "needs a name and a base_path"),
         (read_models, _list_models((MODEL % "").replace("tensorflow", "torch")), '"torch"'),
         (read_models, _list_models(MODEL % "", MODEL % ""), "a is listed more than once"),
-        (
-            read_models,
-            _list_models(MODEL % "model_version_policy { specific {} }"),
-            "names no version",
-        ),
+        (read_models, _list_models(MODEL % NO_VERSION), "names no version"),
         (read_batching, "max_batch_size { value: 0 }", "max_batch_size must be positive"),
         (read_batching, "pad_variable_length_inputs: true", "pad_variable_length_inputs"),
-        (
-            read_batching,
-            "max_batch_size { value: 4 } allowed_batch_sizes: [1, 2]",
-            "end with max_batch_size (4)",
-        ),
+        (read_batching, SMALL_SIZES, "end with max_batch_size (4)"),
         (read_ssl, 'server_key: "x"', "server_key and server_cert are required"),
-        (
-            read_ssl,
-            'server_key: "x" server_cert: "y" client_verify: true',
-            "client_verify requires custom_ca",
-        ),
+        (read_ssl, NO_AUTHORITY, "client_verify requires custom_ca"),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path, read, text, part):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from running import check_refusal, run_module
-from stand_in_server import VERSION, start_stand_in
+from stand_in_server import VERSION
 
 from serving import loadtest
 from serving.client import Client
@@ -20,12 +20,6 @@ from serving.connection import ServingError
 from serving.images import ImageError
 from serving.load_report import OK, Sample, compute_summary, plot
 from serving.messages import to_array
-
-
-@pytest.fixture
-def stand_in():
-    with start_stand_in() as server:
-        yield server
 
 
 def _run(address, *arguments):
@@ -77,7 +71,7 @@ def test_images_that_the_server_marks_as_invalid_are_not_measured(stand_in):
 
 
 def test_arrivals_are_a_poisson_process():
-    due = np.array(loadtest.draw_arrivals(50, 400, random.Random(3)))
+    due = np.array(loadtest.draw_arrivals(50, 400, np.random.default_rng(3)))
     gaps = np.diff(due, prepend=0)
     assert due[-1] < 400
     assert (gaps > 0).all()

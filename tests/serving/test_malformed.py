@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from calls import TIMEOUT_S, ask_rest, check_refusal, make_request
 from hypothesis import strategies as st
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import classification_pb2
 
 from serving.server.servable import MAX_ROWS
@@ -51,18 +52,6 @@ def _make_classify_request():
     return request
 
 
-def _make_tensor(dtype, sizes, content, numbers):
-    """A TensorProto whose type, shape and values need not fit each other."""
-    tensor = tf.make_tensor_proto(0.0)
-    tensor.Clear()
-    tensor.dtype = dtype
-    for size in sizes:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = content
-    tensor.int_val.extend(numbers)
-    return tensor
-
-
 def _break(draw, whole: bytes) -> bytes:
     """Cuts the bytes off or changes some of them."""
     cut = draw(st.integers(0, len(whole)))
@@ -86,11 +75,11 @@ def _calls(draw, images):
     signature = draw(st.sampled_from(SIGNATURES))
     if kind == "tensor":
         sizes = st.lists(st.integers(-1, 5) | st.sampled_from([2**20, 2**40, 2**62]), max_size=5)
-        tensor = _make_tensor(
-            draw(st.integers(0, 30) | st.integers(100, 130)),
-            draw(sizes),
-            draw(st.binary(max_size=64)),
-            draw(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4)),
+        tensor = tensor_pb2.TensorProto(  # type, shape and values need not fit each other
+            dtype=draw(st.integers(0, 30) | st.integers(100, 130)),
+            tensor_shape={"dim": [{"size": size} for size in draw(sizes)]},
+            tensor_content=draw(st.binary(max_size=64)),
+            int_val=draw(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4)),
         )
         return METHODS[0], _make_predict_request(signature, tensor).SerializeToString()
     tensor = tf.make_tensor_proto([image] * draw(st.integers(0, 3)), tf.string)

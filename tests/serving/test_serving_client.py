@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,6 @@ import grpc
 import matplotlib
 import numpy as np
 import pytest
-from certificates import write_certificates
 from PIL import Image
 from running import ROOT, check_refusal, run, run_module
 from stand_in_server import SIDE, VERSION, start_stand_in
@@ -27,7 +27,6 @@ from leuko_tf.classes import CODES
 from serving import client as client_module
 from serving import grpc_client, images
 from serving.client import (
-    ADDRESS_VARIABLE,
     MAX_IMAGES_PER_REQUEST,
     RESEARCH_NOTE,
     Client,
@@ -36,6 +35,7 @@ from serving.client import (
     Tls,
     read_image,
 )
+from serving.connection import ADDRESS_VARIABLE
 from serving.grpc_client import MAX_EXPLAINED_PER_REQUEST
 
 NOWHERE = "127.0.0.1:1"
@@ -67,18 +67,19 @@ def _check_one_line(result, *parts):
     assert all(warning.startswith("no answer yet from ") for warning in warnings)
 
 
+def _fail(address, images=(b"x",), **options) -> ServingError:
+    """Classifies images and returns the error."""
+    with Client(address, **options) as client, pytest.raises(ServingError) as caught:
+        client.predict(images)
+    return caught.value
+
+
 @pytest.fixture(scope="module")
 def free_address() -> str:
     """An address at which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.fixture
-def stand_in():
-    with start_stand_in() as server:
-        yield server
 
 
 # Reading files.
@@ -115,7 +116,7 @@ def _write_half_a_png(path):
         (lambda path: Image.new("RGB", (4, 4)).save(path, "GIF"), "not a PNG, JPEG or TIFF image"),
         (Path.touch, "is not a PNG, JPEG or TIFF image"),
         (_write_half_a_png, "Cannot decode"),
-        (Path.mkdir, "is a folder"),
+        (Path.mkdir, "Cannot read .* Is a directory"),
         (lambda path: None, "Cannot read"),
     ],
     ids=["grey TIFF", "two pages", "GIF", "empty", "half a PNG", "folder", "missing"],
@@ -210,12 +211,9 @@ def test_many_and_large_images_are_sent_in_parts(address, image_files):
 
 def test_an_image_over_the_limit_is_refused(address, image_files):
     image = read_image(image_files["a.png"])
-    with (
-        Client(address, max_message_bytes=len(image)) as client,
-        pytest.raises(ServingError, match=f"size limit .here {len(image)} bytes") as caught,
-    ):
-        client.predict([image])
-    assert caught.value.code is EXHAUSTED
+    error = _fail(address, [image], max_message_bytes=len(image))
+    assert f"size limit (here {len(image)} bytes)" in str(error)
+    assert error.code is EXHAUSTED
 
 
 def test_status_and_version(address, image_files):
@@ -226,12 +224,9 @@ def test_status_and_version(address, image_files):
     with Client(address, version=available[0].version) as client:
         (answer,) = client.predict([image])
         assert answer.model_version == available[0].version
-    with (
-        Client(address, version=987654) as client,
-        pytest.raises(ServingError, match="987654") as caught,
-    ):
-        client.predict([image])
-    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    error = _fail(address, [image], version=987654)
+    assert "987654" in str(error)
+    assert error.code is grpc.StatusCode.NOT_FOUND
     with Client(address, model="nope") as client, pytest.raises(ServingError) as caught:
         client.status()
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
@@ -240,26 +235,21 @@ def test_status_and_version(address, image_files):
 def test_a_missed_deadline_is_explained(stand_in):
     may_answer = threading.Event()
     stand_in.before_answer = lambda images: may_answer.wait()
-    with (
-        Client(stand_in.address, timeout_s=0.5) as client,
-        pytest.raises(ServingError, match=r"did not answer within 0\.5 s") as caught,
-    ):
-        client.predict([b"x"])
+    error = _fail(stand_in.address, timeout_s=0.5)
     may_answer.set()
-    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "did not answer within 0.5 s" in str(error)
+    assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_an_answer_of_another_kind_of_model_is_explained(stand_in):
     stand_in.outputs = {}
-    with Client(stand_in.address) as client:
-        with pytest.raises(ServingError, match="lacks probabilities, classes") as caught:
-            client.predict([b"x"])
-        assert caught.value.code is None
-        scores = np.zeros(1, np.float32)
-        stand_in.outputs = dict.fromkeys(("probabilities", "blast_score", "atypical_score"), scores)
-        stand_in.outputs["classes"] = [b"MYO"]
-        with pytest.raises(ServingError, match=r"for 1 images has the shapes .*classes \(1,\)"):
-            client.predict([b"x"])
+    error = _fail(stand_in.address)
+    assert "lacks probabilities, classes" in str(error)
+    assert error.code is None
+    scores = np.zeros(1, np.float32)
+    stand_in.outputs = dict.fromkeys(("probabilities", "blast_score", "atypical_score"), scores)
+    stand_in.outputs["classes"] = [b"MYO"]
+    assert "for 1 images has the shapes atypical" in str(_fail(stand_in.address))
 
 
 def test_version_and_label_are_sent(stand_in):
@@ -383,12 +373,9 @@ def test_a_server_that_is_busy_is_asked_again(stand_in, caplog):
 @pytest.mark.parametrize("code", [UNAVAILABLE, EXHAUSTED], ids=lambda code: code.name)
 def test_a_server_that_stays_busy_is_given_up(stand_in, code):
     stand_in.always = code
-    with (
-        Client(stand_in.address, timeout_s=1) as client,
-        pytest.raises(ServingError, match=r"1 s.*as it was told") as caught,
-    ):
-        client.predict([b"x"])
-    assert caught.value.code is code
+    error = _fail(stand_in.address, timeout_s=1)
+    assert re.search("1 s.*as it was told", str(error))
+    assert error.code is code
     assert len(stand_in.requests) > 1
 
 
@@ -399,31 +386,23 @@ def test_a_server_that_stays_busy_is_given_up(stand_in, code):
 )
 def test_other_failures_are_not_tried_again(stand_in, code):
     stand_in.always = code
-    with Client(stand_in.address) as client, pytest.raises(ServingError) as caught:
-        client.predict([b"x"])
-    assert caught.value.code is code
+    assert _fail(stand_in.address).code is code
     assert len(stand_in.requests) == 1
 
 
 def test_a_message_over_the_servers_limit_is_not_tried_again(caplog):
-    with (
-        start_stand_in(options=(("grpc.max_receive_message_length", 1000),)) as server,
-        Client(server.address) as client,
-        pytest.raises(ServingError, match="over its size limit") as caught,
-    ):
-        client.predict([b"x" * 2000])
-    assert caught.value.code is EXHAUSTED
+    with start_stand_in(options=(("grpc.max_receive_message_length", 1000),)) as server:
+        error = _fail(server.address, [b"x" * 2000])
+    assert "over its size limit" in str(error)
+    assert error.code is EXHAUSTED
     assert not caplog.messages
 
 
 def test_a_server_that_was_never_reached_gets_less_time(free_address, monkeypatch):
     monkeypatch.setattr(grpc_client, "FIRST_CONTACT_S", 0.5)
-    with (
-        Client(free_address) as client,
-        pytest.raises(ServingError, match=r"in 0\.5 s: .*Connection refused") as caught,
-    ):
-        client.predict([b"x"])
-    assert caught.value.code is UNAVAILABLE
+    error = _fail(free_address)
+    assert re.search(r"in 0\.5 s: .*Connection refused", str(error))
+    assert error.code is UNAVAILABLE
 
 
 def test_a_server_that_starts_late_is_waited_for(free_address):
@@ -473,11 +452,6 @@ def test_a_server_killed_under_load_ends_the_client_at_its_deadline(image_files,
 # Encryption.
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return write_certificates(tmp_path_factory.mktemp("certificates"))
-
-
 def test_encryption_with_a_clients_certificate(certificates, image_files):
     """The server encrypts, and refuses clients without a certificate."""
     files = {file.name: file.read_bytes() for file in certificates.iterdir()}
@@ -490,11 +464,7 @@ def test_encryption_with_a_clients_certificate(certificates, image_files):
         result = _run(image_files["a.png"], *options, address=server.address)
         assert result.returncode == 0, result.stderr
         for tls in (None, Tls(), Tls(ca_certificate=ca)):
-            with (
-                Client(server.address, tls=tls, timeout_s=1) as client,
-                pytest.raises(ServingError),
-            ):
-                client.predict([b"x"])
+            assert _fail(server.address, tls=tls, timeout_s=1)
         assert len(server.requests) == 1
 
 

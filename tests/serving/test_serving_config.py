@@ -14,7 +14,7 @@ import pytest
 import yaml
 from calls import TIMEOUT_S, ask_version
 from contract_export import write_telling_export
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from running import run, run_module
 from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
@@ -22,7 +22,9 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 from tensorflow_serving.config import model_server_config_pb2
 
 from leuko_tf.export import WARM_BATCH_SIZES
-from serving.client import DEFAULT_ADDRESS, MAX_IMAGES_PER_REQUEST
+from serving.client import MAX_IMAGES_PER_REQUEST
+from serving.connection import DEFAULT_ADDRESS
+from serving.messages import get_message_class, make_pool
 from serving.server.configs import read_batching
 
 SERVING = Path(__file__).parents[2] / "serving"
@@ -48,10 +50,7 @@ MONITORING = """
 
 
 def _read_prometheus_config():
-    pool = descriptor_pool.DescriptorPool()
-    file = text_format.Parse(MONITORING, descriptor_pb2.FileDescriptorProto())
-    pool.AddSerializedFile(file.SerializeToString())
-    message = message_factory.GetMessageClass(pool.FindMessageTypeByName("MonitoringConfig"))()
+    message = get_message_class(make_pool(MONITORING), "MonitoringConfig")()
     return _parse("monitoring.config", message).prometheus_config
 
 

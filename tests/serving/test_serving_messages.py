@@ -116,7 +116,7 @@ def test_values_that_do_not_fill_the_shape_are_refused():
     with pytest.raises(ValueError, match="holds 6 values"):
         messages.to_array(tensor)
     tensor.tensor_content = tensor.tensor_content[:-1]
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="multiple of element size"):
         messages.to_array(tensor)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from calls import TIMEOUT_S, ask_statuses, check_refusal, encode_png, make_request, to_arrays
 from contract_export import NEWEST, OLDER, WEIGHTS
 from tensorflow.core.example import example_pb2
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -245,54 +246,29 @@ def test_a_missing_model_spec_is_refused(prediction, models):
         check_refusal(method, request, INVALID_ARGUMENT)
 
 
-def _without_input(request):
-    request.ClearField("inputs")
-
-
-def _with_extra_input(request):
-    request.inputs["more"].CopyFrom(request.inputs["images"])
-
-
-def _with_other_input(request):
-    _with_extra_input(request)
-    del request.inputs["images"]
-
-
-def _with_unfilled_tensor(request):
-    request.inputs["images"].tensor_content = b"few"
-
-
-def _with_floats(request):
-    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros((1, 8, 8, 3), np.float32)))
-
-
-def _with_one_dimension(request):
-    request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros(3, np.uint8)))
-
-
-def _with_unknown_output(request):
-    request.output_filter.append("nope")
-
-
-def _with_output_twice(request):
-    request.output_filter.extend(["classes", "classes"])
+IMAGES = np.zeros((1, 8, 8, 3), np.uint8)
+FLOATS = tf.make_tensor_proto(IMAGES.astype(np.float32))
+ROW = tf.make_tensor_proto(np.zeros(3, np.uint8))
+FEW_BYTES = tensor_pb2.TensorProto(tensor_content=b"few")
 
 
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
-        (_without_input, "images"),
-        (_with_extra_input, "more"),
-        (_with_other_input, "images"),
-        (_with_unfilled_tensor, "images"),
-        (_with_floats, "uint8"),
-        (_with_one_dimension, ""),  # TensorFlow Serving leaves the message to the graph
-        (_with_unknown_output, "nope"),
-        (_with_output_twice, "classes"),
+        (lambda r: r.ClearField("inputs"), "images"),
+        (lambda r: r.inputs["more"].CopyFrom(r.inputs["images"]), "more"),
+        (lambda r: r.CopyFrom(make_request(IMAGES, input="more")), "images"),
+        (lambda r: r.inputs["images"].MergeFrom(FEW_BYTES), "images"),
+        (lambda r: r.inputs["images"].CopyFrom(FLOATS), "uint8"),
+        # TensorFlow Serving leaves the message to the graph.
+        (lambda r: r.inputs["images"].CopyFrom(ROW), ""),
+        (lambda r: r.output_filter.append("nope"), "nope"),
+        (lambda r: r.output_filter.extend(["classes", "classes"]), "classes"),
     ],
+    ids=["none", "extra", "other", "unfilled", "floats", "row", "unknown output", "output twice"],
 )
-def test_a_request_that_does_not_fit_the_signature_is_refused(prediction, pixels, spoil, word):
-    request = make_request(pixels[None])
+def test_a_request_that_does_not_fit_the_signature_is_refused(prediction, spoil, word):
+    request = make_request(IMAGES)
     spoil(request)
     check_refusal(prediction.Predict, request, INVALID_ARGUMENT, word)
 

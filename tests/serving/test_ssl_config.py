@@ -45,10 +45,8 @@ def test_the_printed_recipe_makes_a_server_that_wants_certificates(
         shown = Tls(tmp_path / "ca.pem", tmp_path / "client.pem", tmp_path / "client.key")
         with Client(address, tls=shown) as client:
             assert len(client.predict(images)) == 1
-        with (
-            Client(address, tls=Tls(tmp_path / "ca.pem"), timeout_s=2) as client,
-            pytest.raises(ServingError),
-        ):
+        without = Client(address, tls=Tls(tmp_path / "ca.pem"), timeout_s=2)
+        with without as client, pytest.raises(ServingError):
             client.predict(images)
 
 

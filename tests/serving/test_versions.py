@@ -34,6 +34,7 @@ from serving.server.versions import Models
 State = get_model_status_pb2.ModelVersionStatus
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 SWAPS = 20
 
 
@@ -254,6 +255,7 @@ def _config(base, name="telling", extra=""):
 
 
 BOTH = "model_version_policy { specific { versions: [1, 2] } }"
+VERSION_99 = "model_version_policy { specific { versions: 99 } }"
 LABELS = """
     version_labels { key: "stable" value: 1 }
     version_labels { key: "canary" value: 2 }
@@ -283,34 +285,19 @@ def test_reload_changes_versions_labels_and_models(reload, base, prediction, mod
 @pytest.mark.parametrize(
     ("configs", "code", "text"),
     [
-        (lambda base: [_config(base / "none")], INVALID_ARGUMENT, "is not a folder"),
-        (
-            lambda base: [_config(base), _config(base.parent, "empty")],
-            INVALID_ARGUMENT,
-            "holds no model",
-        ),
-        (
-            lambda base: [_config(base, extra=BOTH.replace("[1, 2]", "99"))],
-            INVALID_ARGUMENT,
-            "holds no model",
-        ),
-        (
-            lambda base: [_config(base, extra=LABELS)],
-            grpc.StatusCode.FAILED_PRECONDITION,
-            "label names version",
-        ),
-        (
-            lambda base: [_config(base).replace("tensorflow", "torch")],
-            INVALID_ARGUMENT,
-            "torch",
-        ),
-        (lambda base: [_config(base)] * 2, INVALID_ARGUMENT, "telling is listed more than once"),
+        ([_config("BASE/none")], INVALID_ARGUMENT, "is not a folder"),
+        ([_config("BASE"), _config("BASE/..", "empty")], INVALID_ARGUMENT, "holds no model"),
+        ([_config("BASE", extra=VERSION_99)], INVALID_ARGUMENT, "holds no model"),
+        ([_config("BASE", extra=LABELS)], FAILED_PRECONDITION, "label names version"),
+        ([_config("BASE").replace("tensorflow", "torch")], INVALID_ARGUMENT, "torch"),
+        ([_config("BASE")] * 2, INVALID_ARGUMENT, "telling is listed more than once"),
     ],
     ids=["no folder", "no model", "no version", "label", "platform", "twice"],
 )
 def test_a_bad_configuration_changes_nothing(reload, base, prediction, models, configs, code, text):
     version = ask_version(prediction)
-    check_refusal(lambda configs, _: reload(*configs), configs(base), code, text)
+    configs = [config.replace("BASE", str(base)) for config in configs]
+    check_refusal(lambda configs, _: reload(*configs), configs, code, text)
     available = [v for v, s in _statuses(models).items() if s.state == State.AVAILABLE]
     assert available == [version]
     assert ask_version(prediction) == version
