@@ -57,11 +57,8 @@ def evaluate(
       others: tables of other networks to compare with, by name.
       replicates: bootstrap replicates; with 0 the only intervals are DeLong's and the examiners'.
 
-    Returns:
-      What `metrics.json` holds.
-
-    Raises:
-      UserError: if a table or the annotations cannot be used.
+    Returns what `metrics.json` holds. Raises a `UserError` if a table or the annotations cannot be
+    used.
     """
     from leuko_tf.explanation import gallery, mistakes
     from leuko_tf.metrics import agreement, compute_metrics
@@ -85,9 +82,8 @@ def evaluate(
     comparisons: dict[str, NamedComparison] = {}
     for name, file in (others or {}).items():
         _report_step(f"Comparing with {name}")
-        other_tables[name], comparisons[name] = _compare_with(
-            file, table, source, predictions, replicates
-        )
+        pair = _compare_with(file, table, source, predictions, replicates)
+        other_tables[name], comparisons[name] = pair
     bootstrap = f", {replicates:,} bootstrap replicates" if replicates else ""
     _report_step(f"Computing figures of {len(table):,} images{bootstrap}")
     metrics: Metrics = {
@@ -157,8 +153,7 @@ def _format_line(title: str, value: str, interval: str, mean: str, sd: str) -> s
 def check_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:
     """Checks the options of `add_evaluation_arguments` before the work starts.
 
-    Returns:
-      The other networks' tables by name, and the number of replicates.
+    Returns the other networks' tables by name, and the number of replicates.
     """
     if arguments.bootstrap < 0:
         raise UserError(f"--bootstrap takes 0 or more replicates. Received: {arguments.bootstrap}")
@@ -226,33 +221,20 @@ def main() -> None:
     check_pixel_size(arguments.pixel_size_um)
     if arguments.annotations and not arguments.annotations.is_file():
         raise UserError(f"--annotations {arguments.annotations} is not a file")
-    arguments.out.mkdir(parents=True, exist_ok=True)  # fails now, not after the work
-
-    predictions = arguments.predictions
+    out, predictions = arguments.out, arguments.predictions
+    out.mkdir(parents=True, exist_ok=True)  # fails now, not after the work
     if arguments.model:
-        dataset, data_dir, folds = select_cells(arguments)
+        cells = select_cells(arguments)
         import_tensorflow_quietly()
         from leuko_tf.inference import predict_folds
 
-        predictions = predict_folds(
-            arguments.model,
-            dataset,
-            data_dir,
-            folds,
-            arguments.out,
-            arguments.runtime or TENSORFLOW,
-            arguments.pixel_size_um,
-            arguments.symmetries,
-        )
+        way = (arguments.runtime or TENSORFLOW, arguments.pixel_size_um, arguments.symmetries)
+        predictions = predict_folds(arguments.model, *cells, out, *way)
     metrics = evaluate(
-        predictions,
-        arguments.out,
-        annotations=arguments.annotations,
-        others=others,
-        replicates=replicates,
+        predictions, out, annotations=arguments.annotations, others=others, replicates=replicates
     )
     print(format_summary(metrics))
-    print(f"report: {arguments.out / REPORT}")
+    print(f"report: {out / REPORT}")
 
 
 if __name__ == "__main__":

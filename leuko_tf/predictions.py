@@ -73,12 +73,10 @@ PUBLISHED_SOURCE: Source = {
 # Probabilities are float32 softmax outputs: their sum is 1 to about 1e-6.
 SUM_TOLERANCE = 1e-3
 
-OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
-
 
 def write_predictions(table: pd.DataFrame, source: Source, path: Path) -> None:
     """Checks the table and writes it as Parquet, with its source in the file's metadata."""
-    write_parquet(_check_table(table, str(path)), source, path, SCHEMA)
+    write_parquet(_check_table(table, path), source, path, SCHEMA)
 
 
 def write_parquet(
@@ -110,8 +108,11 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
         documented. The message names the column, or the first bad row and its id: in Parquet the
         row counted from 1, in CSV the line as an editor counts it, in `.npz` the array index.
     """
-    if not _exists(path):
-        raise UserError(f"No file {path}")
+    try:
+        if not path.exists():
+            raise UserError(f"No file {path}")
+    except OSError as error:  # such as a folder without permission
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     source: Source = {}
     name_row: Callable[[int], str] = _name_row
     ending = path.suffix.lower()
@@ -123,17 +124,9 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, Source]:
         name_row = "index {}".format
     else:
         table, source = _read_parquet(path)
-    for column in EXAMINERS:
-        if column not in table.columns:
-            table[column] = NOT_REANNOTATED
-    return _check_table(table, str(path), name_row), source
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # such as a folder without permission
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    for column in {*EXAMINERS}.difference(table.columns):
+        table[column] = NOT_REANNOTATED
+    return _check_table(table, path, name_row), source
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, Source]:
@@ -179,7 +172,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _refuse_other_separators(path: Path) -> None:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         header = next((line.strip() for line in file if line.strip()), "")
-    for separator, name in OTHER_SEPARATORS.items():
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         names = {cell.strip(' "') for cell in header.split(separator)}
         if len(names.intersection(COLUMNS)) > 1:
             raise UserError(
@@ -231,30 +224,25 @@ def get_probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def _check_table(
-    table: pd.DataFrame, where: str, name_row: Callable[[int], str] = _name_row
+    table: pd.DataFrame, path: Path, name_row: Callable[[int], str] = _name_row
 ) -> pd.DataFrame:
-    """Returns the table with the documented columns and types.
+    """Returns the table with the documented columns and types, or raises a `UserError`.
 
-    Args:
-      table: the table as it was read.
-      where: the file, for messages.
-      name_row: names a row, counted from 0, in the file's own terms.
-
-    Raises:
-      UserError: if a column is missing or duplicate, or a row is not as documented.
+    `name_row` names a row, counted from 0, in the terms of the file.
     """
     names = [*table.columns]
     missing = [c for c in COLUMNS if c not in names]
     doubled = [c for c in COLUMNS if names.count(c) > 1]
-    for columns, what, more in (
-        (missing, "missing", _hint_on_folds(missing)),
-        (doubled, "duplicate", ""),
-    ):
+    hint = ""
+    if "fold" in missing:
+        column = "fold: " if len(missing) > 1 else ""
+        hint = f" ({column}write 1 in every row if there was no cross-validation)"
+    for columns, what in ((missing, "missing"), (doubled, "duplicate")):
         if columns:
             plural = "s" * (len(columns) > 1)
-            raise UserError(f"{where}: {what} column{plural} {' '.join(columns)}{more}")
+            raise UserError(f"{path}: {what} column{plural} {' '.join(columns)}{hint}")
     if table.empty:
-        raise UserError(f"{where}: no rows")
+        raise UserError(f"{path}: no rows")
     table = table[COLUMNS].reset_index(drop=True)
     numbers = table[["fold", *PROBABILITIES]].apply(pd.to_numeric, errors="coerce")
     values = numbers[PROBABILITIES].to_numpy(np.float64)
@@ -264,7 +252,7 @@ def _check_table(
         if len(rows):
             first = rows[0]
             raise UserError(
-                f"{where}: {what} in {len(rows)} row{'s' * (len(rows) > 1)}, the first is "
+                f"{path}: {what} in {len(rows)} row{'s' * (len(rows) > 1)}, the first is "
                 f"{name_row(first)} (id {table['id'][first]!r}){more}"
             )
 
@@ -279,21 +267,10 @@ def _check_table(
     refuse(((values < 0) | (values > 1)).any(axis=1), "a probability outside 0 to 1")
     sums = values.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE
-    refuse(
-        off,
-        "probabilities that do not sum to 1",
-        f": their sum is {sums[off.argmax()]:.6g}, the tolerance {SUM_TOLERANCE:g}; write at least "
-        "five digits",
-    )
+    found = f"their sum is {sums[off.argmax()]:.6g}, the tolerance {SUM_TOLERANCE:g}"
+    refuse(off, "probabilities that do not sum to 1", f": {found}; write at least five digits")
     types = {**dict.fromkeys(DESCRIPTIONS, "str"), **dict.fromkeys(PROBABILITIES, "float32")}
     return table.assign(**numbers).astype({**types, "fold": "int8"})
-
-
-def _hint_on_folds(missing: list[str]) -> str:
-    if "fold" not in missing:
-        return ""
-    column = "" if missing == ["fold"] else "fold: "
-    return f" ({column}write 1 in every row if there was no cross-validation)"
 
 
 def main() -> None:

@@ -20,13 +20,7 @@ from leuko_tf.classes import CODES, INDEX, NOT_REANNOTATED, QUESTIONS, UNCERTAIN
 from leuko_tf.cli import UserError, write_aside
 from leuko_tf.metrics.bootstrap import PERCENTILES, REPLICATES, SEED
 from leuko_tf.metrics.questions import compute_operating_point
-from leuko_tf.metrics.records import (
-    Agreement,
-    Interval,
-    NetworkAgreement,
-    OperatingPoint,
-    PairAgreement,
-)
+from leuko_tf.metrics.records import Agreement, NetworkAgreement, OperatingPoint, PairAgreement
 from leuko_tf.metrics.summary import Points, compute_figures
 from leuko_tf.predictions import EXAMINERS, get_probabilities
 
@@ -287,7 +281,7 @@ def _format_pair(title: str, pair: PairAgreement) -> str:
     return f"  {title:<40}{pair['images']:>6}  {agreement:<26}{kappa}"
 
 
-def _format_figure(value: float | None, interval: Interval | None) -> str:
+def _format_figure(value: float | None, interval: list[float] | None) -> str:
     text = "undefined" if value is None else f"{value:.4f}"
     return text + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 

@@ -36,17 +36,12 @@ def write_report(
 ) -> None:
     """Writes one HTML file without external resources.
 
-    Args:
-      table: checked predictions.
-      others: other networks' predictions, by name.
-      metrics: of `leuko_tf.evaluate.evaluate`.
-      disputed: of `leuko_tf.metrics.agreement.find_disputes`.
-      surest: of `leuko_tf.explanation.mistakes.read_mistakes`.
-      typical: of `leuko_tf.explanation.gallery.read_gallery`.
-      path: file to write.
+    `others` are other networks' checked predictions, by name; `disputed` is of `find_disputes`,
+    `surest` of `read_mistakes`, and `typical` of `read_gallery`.
     """
     source = metrics["source"]
     training = source.get("training")
+    headlines = collect_headlines(metrics)
     template = make_environment(autoescape=True).get_template("report.html.j2")
     page = template.render(
         metrics=metrics,
@@ -55,8 +50,8 @@ def write_report(
         comparable=rows.is_comparable(source),
         marked=rows.can_mark(source),
         same_mix=rows.has_published_mix(metrics),
-        headlines=collect_headlines(metrics),
-        marks={t: rows.mark_headline(f, metrics) for t, f in collect_headlines(metrics).items()},
+        headlines=headlines,
+        marks={t: rows.mark_headline(figure, metrics) for t, figure in headlines.items()},
         classes=rows.make_class_rows(metrics),
         pairs=rows.make_pair_rows(metrics),
         points=rows.make_point_rows(metrics),
@@ -65,9 +60,7 @@ def write_report(
         names=rows.NAMES,
         figures=_draw_figures([(rows.THIS, table), *others.items()], metrics),
         mistakes=[(mistake, _embed_picture(mistake)) for mistake in surest],
-        gallery=[
-            (code, [(a, _embed_panels(a)) for a in answers]) for code, answers in typical.items()
-        ],
+        gallery=[(code, [(a, _embed_panels(a)) for a in each]) for code, each in typical.items()],
         without_images=[code for code in LINEAGE_ORDER if code not in typical],
         by_code=BY_CODE,
         coarse_types=COARSE_TYPES,
@@ -87,9 +80,7 @@ def write_report(
         },
         versions={"leuko_tf": metrics["leuko_tf"]}
         | {name: version(name) for name in ("scikit-learn", "numpy", "pandas")},
-        configuration=(
-            yaml.safe_dump(training["configuration"], sort_keys=False) if training else None
-        ),
+        configuration=training and yaml.safe_dump(training["configuration"], sort_keys=False),
         command=format_command_line(),
     )
     with write_aside(path) as aside:
@@ -122,10 +113,9 @@ def write_model_card(metrics: Metrics, path: Path) -> None:
 def _draw_figures(tables: plots.Tables, metrics: Metrics) -> dict[str, str | None]:
     """Draws the figures as SVG text by name; None where the images do not define one."""
     points = rows.find_examiner_points(metrics)
+    comparable = rows.is_comparable(metrics["source"])
     figures: dict[str, str | None] = {
-        "classes": plots.draw_classes(
-            metrics, with_published=rows.is_comparable(metrics["source"])
-        ),
+        "classes": plots.draw_classes(metrics, with_published=comparable),
         "confusion_matrix": plots.draw_confusion_matrix(metrics),
         "reliability": plots.draw_reliability(metrics),
         "coverage": plots.draw_coverage(metrics),
