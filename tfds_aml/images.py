@@ -27,10 +27,7 @@ class SizeError(ValueError):
 
 
 def read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a TIFF, RGB or RGBA, in one strip or many; drops the alpha channel.
-
-    Returns:
-      uint8 array [height, width, 3].
+    """Reads a TIFF, RGB or RGBA, as uint8 array [height, width, 3]; drops the alpha channel.
 
     Raises:
       OSError: (or another of Pillow's exceptions) if the file is not a readable TIFF.
@@ -47,14 +44,10 @@ def read_tiff(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_jpeg(path: str | os.PathLike[str], sides: range) -> np.ndarray:
-    """Reads a colour JPEG; checks its size before decoding it.
+    """Reads a colour JPEG as uint8 array [height, width, 3]; checks its size before decoding it.
 
     Args:
-      path: file to read.
       sides: accepted heights and widths, in pixels.
-
-    Returns:
-      uint8 array [height, width, 3].
 
     Raises:
       OSError: (or another of Pillow's exceptions) if the file is not a readable JPEG.
@@ -85,7 +78,6 @@ def inspect_files(
     Costs about 2 ms an image.
 
     Args:
-      paths: image files.
       inspect: decodes a file and returns a fact about it; raises an exception for a bad file.
       kind: heading of the problem of a bad file.
       problems: records the bad files, in the order of `paths`.

@@ -25,11 +25,9 @@ class Problems:
         self._where_by_kind: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, where: str) -> None:
-        """Records a problem.
+        """Records a problem in a file or line.
 
-        Args:
-          kind: what is wrong and what to do; the heading under which problems are counted.
-          where: file or line.
+        `kind` tells what is wrong and what to do; problems are counted under this heading.
         """
         self._where_by_kind[kind].append(where)
 

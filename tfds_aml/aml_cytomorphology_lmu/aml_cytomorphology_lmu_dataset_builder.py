@@ -8,8 +8,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_aml.aml_cytomorphology_lmu.download import Download, read_download
-from tfds_aml.building import generate_examples, make_metadata, split_by_fold
-from tfds_aml.cells import Cell
+from tfds_aml.building import generate_examples, split_by_fold
+from tfds_aml.cells import Cell, count_by_class
 from tfds_aml.features import make_features
 from tfds_aml.images import SizeError, encode_as_png, inspect_files, read_tiff
 from tfds_aml.problems import Problems, show_message_only_in_tfds_command
@@ -79,12 +79,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Writes facts about the source into the info and the log."""
         self.info.metadata.update(
             images_listed=download.listed,
-            **make_metadata(
-                download.images,
-                folds=download.fold_source,
-                synthetic=download.synthetic,
-                pixel_size_um=PIXEL_SIZE_UM,
-            ),
+            folds=download.fold_source,
+            synthetic=download.synthetic,
+            pixel_size_um=PIXEL_SIZE_UM,
+            images=len(download.images),
+            images_by_class=count_by_class(download.images),
         )
         logging.info("Folds: %s.", download.fold_source)
         if download.synthetic:

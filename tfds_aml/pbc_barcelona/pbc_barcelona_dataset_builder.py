@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_aml.building import generate_examples, make_metadata, split_by_fold
-from tfds_aml.cells import Cell
+from tfds_aml.building import generate_examples, split_by_fold
+from tfds_aml.cells import Cell, count_by_class
 from tfds_aml.features import JpegImage, make_features
 from tfds_aml.images import hash_pixels, inspect_files, read_jpeg
 from tfds_aml.pbc_barcelona.download import (
@@ -77,19 +77,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _record(self, download: Download, cells: list[Cell], contradictory: list[Cell]) -> None:
         """Writes facts about the source into the info and the log."""
-        metadata = make_metadata(
-            cells, folds=FOLDS_TOGETHER, synthetic=False, pixel_size_um=PIXEL_SIZE_UM
+        self.info.metadata.update(
+            images_left_out=download.left_out,
+            folds=FOLDS_TOGETHER,
+            synthetic=False,
+            pixel_size_um=PIXEL_SIZE_UM,
+            images=len(cells),
+            images_by_class=count_by_class(cells),
         )
-        self.info.metadata.update(images_left_out=download.left_out, **metadata)
         logging.info("Folds: %s.", FOLDS_TOGETHER)
         if line := format_left_out(download):
             logging.warning("%s", line)
         if contradictory:
-            logging.warning(
-                "Left out %s images whose pixels also occur under another type: %s.",
-                f"{len(contradictory):,}",
-                ", ".join(cell.annotation.path for cell in contradictory),
-            )
+            names = ", ".join(cell.annotation.path for cell in contradictory)
+            message = "Left out %s images whose pixels also occur under another type: %s."
+            logging.warning(message, f"{len(contradictory):,}", names)
         found = len(download.images) + sum(download.left_out.values())
         if found < IMAGES_OF_RELEASE:
             logging.warning(

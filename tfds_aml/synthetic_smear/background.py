@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from tfds_aml.synthetic_smear.morphology import RED_CELL_DIAMETER_SD_UM, RED_CELL_DIAMETER_UM
-from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, make_noise_bank
+from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, Rng, crop, make_noise_bank
 
 GRID = 200  # side of the drawing grid: half of the 400 pixels of an image
 # Optical density (natural logarithm) per unit of thickness in R, G, B: -ln(colour / plasma), for
@@ -27,7 +27,7 @@ def _make_red_cell_bank() -> list[Field]:
     return [_draw_red_cell(rng) for _ in range(_BANK_SIZE)]
 
 
-def _draw_red_cell(rng: np.random.Generator) -> Field:
+def _draw_red_cell(rng: Rng) -> Field:
     """Draws a red cell: a disc, often oval, pale in its middle, rarely crenated."""
     diameter = RED_CELL_DIAMETER_UM + RED_CELL_DIAMETER_SD_UM * rng.standard_normal()
     radius = diameter / 2 * GRID_PER_UM
@@ -62,7 +62,7 @@ def _add_stamp(field: Field, stamp: Field, x: float, y: float, strength: float) 
 
 
 def _choose_places(
-    rng: np.random.Generator, centre: tuple[float, float], cell_radius: float, number: int
+    rng: Rng, centre: tuple[float, float], cell_radius: float, number: int
 ) -> list[tuple[float, float]]:
     """Chooses places for red cells, which may touch the leukocyte and overlap each other."""
     radius = RED_CELL_DIAMETER_UM / 2 * GRID_PER_UM
@@ -80,13 +80,10 @@ def _choose_places(
     return places
 
 
-def draw_background(
-    rng: np.random.Generator, centre: tuple[float, float], cell_radius: float
-) -> Field:
+def draw_background(rng: Rng, centre: tuple[float, float], cell_radius: float) -> Field:
     """Draws red cells and platelets around the place of the cell.
 
     Args:
-      rng: source of all randomness.
       centre: x, y of the cell in pixels of the drawing grid.
       cell_radius: radius of the cell in these pixels, mostly kept free of red cells.
 
@@ -113,7 +110,7 @@ def draw_background(
     return light
 
 
-def _draw_platelet(field: Field, rng: np.random.Generator) -> None:
+def _draw_platelet(field: Field, rng: Rng) -> None:
     """Adds a platelet of 1.5 to 3 µm: a granular blob without a sharp edge."""
     radius = rng.uniform(0.75, 1.5) * GRID_PER_UM
     side = 2 * math.ceil(radius * 1.4) + 1

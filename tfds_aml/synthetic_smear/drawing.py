@@ -4,14 +4,16 @@ import math
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tfds_aml.synthetic_smear.background import GRID, draw_background
 from tfds_aml.synthetic_smear.morphology import CHROMATIN_RAMP, MORPHOLOGY, Colour, Morphology
 from tfds_aml.synthetic_smear.nucleus import CENTRE, TILE, draw_nucleus, fill, make_outline, soften
 from tfds_aml.synthetic_smear.textures import (
     GRID_PER_UM,
+    Canvas,
     Field,
+    Points,
+    Rng,
     crop,
     make_granule_bank,
     make_noise_bank,
@@ -31,7 +33,7 @@ _RAMP = np.stack(
 ).astype(np.float32)
 
 
-def draw_cell(code: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_cell(code: str, rng: Rng) -> tuple[Canvas, Canvas]:
     """Draws a synthetic cell among red cells.
 
     Only the morphology depends on the class; place, red cells, tint, illumination, focus and noise
@@ -76,10 +78,11 @@ def _blend(tile: Field, colour: Colour, alpha: Field) -> None:
         tile[channel] += alpha * (np.float32(value / 255) - tile[channel])
 
 
-def _make_chromatin(row: Morphology, rng: np.random.Generator) -> Field:
+def _make_chromatin(row: Morphology, rng: Rng) -> Field:
     """Returns the density of the chromatin on `CHROMATIN_RAMP`: float32 (TILE, TILE)."""
-    grain = crop(make_noise_bank(row.chromatin_um), TILE, rng)
-    density = np.float32(row.density + rng.normal(0, 0.04)) + row.chromatin_contrast * grain
+    chromatin = row.chromatin
+    grain = crop(make_noise_bank(chromatin.grain_um), TILE, rng)
+    density = np.float32(chromatin.density + rng.normal(0, 0.04)) + chromatin.contrast * grain
     density += np.float32(0.05) * crop(make_noise_bank(1.2), TILE, rng)
     return density.astype(np.float32)
 
@@ -91,9 +94,7 @@ def _blend_chromatin(tile: Field, density: Field, alpha: Field) -> None:
         tile[channel] += alpha * (cv2.LUT(index, ramp) - tile[channel])
 
 
-def _draw_whole_cell(
-    tile: Field, row: Morphology, radius: float, rng: np.random.Generator
-) -> tuple[Field, Field]:
+def _draw_whole_cell(tile: Field, row: Morphology, radius: float, rng: Rng) -> tuple[Field, Field]:
     """Draws cytoplasm, nucleus and granules; returns the masks of cell and nucleus, 0..1."""
     edge = make_outline(rng, radius, row.elongation, row.irregularity)
     cell = soften(fill(edge), rng, wobble=row.irregularity)
@@ -120,12 +121,7 @@ def _draw_whole_cell(
 
 
 def _draw_cytoplasm(
-    tile: Field,
-    row: Morphology,
-    cell: Field,
-    radius: float,
-    offset: NDArray[np.float64],
-    rng: np.random.Generator,
+    tile: Field, row: Morphology, cell: Field, radius: float, offset: Points, rng: Rng
 ) -> None:
     """Draws cytoplasm of uneven colour, deeper at the membrane, paler in the Golgi zone."""
     inside = cv2.blur(cell, (15, 15))  # falls from 1 to 0.5 over the last µm below the membrane
@@ -145,9 +141,7 @@ def _draw_cytoplasm(
         tile[channel] += cell * (shade - tile[channel])
 
 
-def _draw_vacuoles(
-    tile: Field, row: Morphology, cell: Field, radius: float, rng: np.random.Generator
-) -> None:
+def _draw_vacuoles(tile: Field, row: Morphology, cell: Field, radius: float, rng: Rng) -> None:
     """Draws clear, round vacuoles of 0.6 to 1.3 µm, mostly in the outer half of the cell."""
     canvas = np.zeros((TILE, TILE), np.uint8)
     for _ in range(int(rng.integers(row.vacuoles[0], row.vacuoles[1] + 1))):
@@ -162,11 +156,7 @@ def _draw_vacuoles(
 
 
 def _lighten_nucleoli(
-    density: Field,
-    row: Morphology,
-    radius: float,
-    offset: NDArray[np.float64],
-    rng: np.random.Generator,
+    density: Field, row: Morphology, radius: float, offset: Points, rng: Rng
 ) -> None:
     """Lowers the density in up to three round spots, each ringed by condensed chromatin."""
     number = int(rng.integers(row.nucleoli[0], row.nucleoli[1] + 1))
@@ -186,7 +176,7 @@ def _lighten_nucleoli(
     density -= cv2.blur(canvas, (5, 5)).astype(np.float32) * np.float32(0.42 / 255)
 
 
-def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Generator) -> Field:
+def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: Rng) -> Field:
     """Draws a burst nucleus, frayed into streaks in half of the cells; returns its mask, 0..1."""
     shape = fill(make_outline(rng, 0.85 * radius, row.elongation, row.irregularity))
     alpha = cv2.GaussianBlur(shape, (0, 0), 2.0).astype(np.float32) * np.float32(1 / 255)
@@ -207,7 +197,7 @@ def _draw_smudge(tile: Field, row: Morphology, radius: float, rng: np.random.Gen
     return np.asarray(alpha)
 
 
-def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator) -> None:
+def _fray(alpha: Field, density: Field, radius: float, rng: Rng) -> None:
     """Pulls a smudge out into streaks towards +x; changes `alpha` and `density` in place."""
     y, x = np.mgrid[:TILE, :TILE].astype(np.float32) - np.float32(CENTRE)
     frayed = np.clip(x / radius + 0.35, 0, 1)
@@ -220,7 +210,7 @@ def _fray(alpha: Field, density: Field, radius: float, rng: np.random.Generator)
     density += np.float32(0.06) * streaks
 
 
-def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(light: Field, rng: Rng) -> Canvas:
     """Applies illumination, focus, stain strength and tint, and sensor noise, whatever the class.
 
     Turns transmitted light in 0..1 (3, GRID, GRID) into a uint8 image (SIDE, SIDE, 3).
@@ -238,7 +228,7 @@ def _photograph(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
     return cv2.addWeighted(image, 1, noise, strength, -128 * strength)
 
 
-def _choose_defocus_um(rng: np.random.Generator) -> float:
+def _choose_defocus_um(rng: Rng) -> float:
     """Chooses the SD of the blur in µm: 80% of the images are sharp, the others visibly defocused.
 
     At most 0.38 µm, so that structures from about 0.5 µm, which define the classes, stay visible.
@@ -246,7 +236,7 @@ def _choose_defocus_um(rng: np.random.Generator) -> float:
     return rng.uniform(0.07, 0.13) if rng.random() < 0.8 else rng.uniform(0.15, 0.38)
 
 
-def _make_stain_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
+def _make_stain_curve(rng: Rng) -> Canvas:
     """Makes a lookup table (1, 256, 3) with an image's stain strength, tint and plasma colour.
 
     Stain strength multiplies optical density, so it is an exponent of transmitted light.

@@ -27,6 +27,21 @@ CHROMATIN_RAMP: tuple[tuple[float, Colour], ...] = (
 
 
 @dataclass(frozen=True)
+class Chromatin:
+    """Chromatin of a nucleus.
+
+    Attributes:
+      density: mean position on `CHROMATIN_RAMP`.
+      grain_um: 0.2 (fine, blast) to 0.7 µm (clumped).
+      contrast: amplitude of the grain on `CHROMATIN_RAMP`, 0 to 0.4.
+    """
+
+    density: float
+    grain_um: float
+    contrast: float
+
+
+@dataclass(frozen=True)
 class Granules:
     """Granules of one kind.
 
@@ -57,9 +72,6 @@ class Morphology:
       nucleus_ratio: (low, high) of nuclear diameter / cell diameter. The diameter of bands and
         lobes is that of the circle around the nucleus.
       eccentricity: (low, high) of the nucleus's position, 0 (centre) to 1 (touches the membrane).
-      density: mean position of the chromatin on `CHROMATIN_RAMP`.
-      chromatin_um: grain of the chromatin, 0.2 (fine, blast) to 0.7 µm (clumped).
-      chromatin_contrast: amplitude of the grain on `CHROMATIN_RAMP`, 0 to 0.4.
       cytoplasm: colour half-way between nucleus and membrane.
       lobes: (fewest, most) lobes of a "lobed" nucleus.
       lobe_um: diameter of a lobe, or width of the band.
@@ -72,15 +84,13 @@ class Morphology:
     """
 
     cell_um: tuple[float, float]
-    elongation: float
     irregularity: float
     nucleus: str
     nucleus_ratio: tuple[float, float]
     eccentricity: tuple[float, float]
-    density: float
-    chromatin_um: float
-    chromatin_contrast: float
+    chromatin: Chromatin
     cytoplasm: Colour
+    elongation: float = 1.2
     lobes: tuple[int, int] = (1, 1)
     lobe_um: float = 0.0
     indentation: tuple[float, float] = (0.0, 0.0)
@@ -98,46 +108,37 @@ MORPHOLOGY: dict[str, Morphology] = {
     # Three to five dense lobes on thin filaments; pale pink cytoplasm, dust-like granules.
     "NGS": Morphology(
         cell_um=(13.6, 0.8),
-        elongation=1.2,
         irregularity=0.05,
         nucleus="lobed",
         nucleus_ratio=(0.7, 0.8),
         lobes=(3, 5),
         lobe_um=3.9,
         eccentricity=(0.0, 0.5),
-        density=0.8,
-        chromatin_um=0.5,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.8, 0.5, 0.13),
         cytoplasm=(224, 194, 224),
         granules=_FINE_LILAC,
     ),
     # The same cell with an unsegmented nucleus: a C, U or S of even width.
     "NGB": Morphology(
         cell_um=(13.6, 0.8),
-        elongation=1.2,
         irregularity=0.05,
         nucleus="band",
         nucleus_ratio=(0.66, 0.76),
         lobe_um=3.2,
         eccentricity=(0.0, 0.4),
-        density=0.74,
-        chromatin_um=0.5,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.74, 0.5, 0.13),
         cytoplasm=(224, 194, 224),
         granules=_FINE_LILAC,
     ),
     # Small; a dense round nucleus, and a thin pale blue rim of cytoplasm.
     "LYT": Morphology(
         cell_um=(10.6, 0.8),
-        elongation=1.2,
         irregularity=0.04,
         nucleus="round",
         nucleus_ratio=(0.78, 0.88),
         indentation=(0.0, 0.12),
         eccentricity=(0.2, 0.9),
-        density=0.76,
-        chromatin_um=0.5,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.76, 0.5, 0.13),
         cytoplasm=(190, 186, 236),
     ),
     # Larger, with an angular outline; deep blue cytoplasm, darker at the membrane.
@@ -149,9 +150,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus_ratio=(0.6, 0.7),
         indentation=(0.0, 0.25),
         eccentricity=(0.2, 0.8),
-        density=0.62,
-        chromatin_um=0.5,
-        chromatin_contrast=0.11,
+        chromatin=Chromatin(0.62, 0.5, 0.11),
         cytoplasm=(136, 132, 216),
         rim=0.75,
     ),
@@ -164,9 +163,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus_ratio=(0.68, 0.78),
         indentation=(0.45, 0.65),
         eccentricity=(0.0, 0.7),
-        density=0.48,
-        chromatin_um=0.45,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.48, 0.45, 0.13),
         cytoplasm=(192, 178, 218),
         granules=Granules(0.3, 0.8, (160, 112, 190), 0.35),
         vacuoles=(2, 7),
@@ -174,47 +171,38 @@ MORPHOLOGY: dict[str, Morphology] = {
     # Two lobes among packed large orange-red granules.
     "EOS": Morphology(
         cell_um=(14.2, 0.9),
-        elongation=1.2,
         irregularity=0.05,
         nucleus="lobed",
         nucleus_ratio=(0.72, 0.82),
         lobes=(2, 2),
         lobe_um=5.0,
         eccentricity=(0.1, 0.6),
-        density=0.64,
-        chromatin_um=0.55,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.64, 0.55, 0.13),
         cytoplasm=(222, 176, 196),
         granules=Granules(0.75, 2.0, (204, 106, 116), 0.88, 0.12),
     ),
     # Coarse violet-black granules that hide a plump, poorly lobed nucleus.
     "BAS": Morphology(
         cell_um=(12.6, 0.8),
-        elongation=1.2,
         irregularity=0.06,
         nucleus="lobed",
         nucleus_ratio=(0.78, 0.86),
         lobes=(2, 3),
         lobe_um=5.4,
         eccentricity=(0.0, 0.5),
-        density=0.5,
-        chromatin_um=0.6,
-        chromatin_contrast=0.12,
+        chromatin=Chromatin(0.5, 0.6, 0.12),
         cytoplasm=(214, 172, 220),
         granules=Granules(1.05, 0.9, (74, 4, 130), 0.92, 0.85),
     ),
     # A large round nucleus of fine chromatin with nucleoli nearly fills the cell.
     "MYO": Morphology(
         cell_um=(14.4, 1.0),
-        elongation=1.2,
         irregularity=0.05,
         nucleus="round",
         nucleus_ratio=(0.82, 0.9),
         indentation=(0.0, 0.12),
         eccentricity=(0.2, 0.9),
-        density=0.5,
-        chromatin_um=0.22,
-        chromatin_contrast=0.1,
+        chromatin=Chromatin(0.5, 0.22, 0.1),
         nucleoli=(1, 3),
         nucleolus_um=1.9,
         cytoplasm=(164, 154, 228),
@@ -223,15 +211,12 @@ MORPHOLOGY: dict[str, Morphology] = {
     # The largest; eccentric round nucleus, many azurophil granules, also over the nucleus.
     "PMO": Morphology(
         cell_um=(18.2, 1.1),
-        elongation=1.2,
         irregularity=0.04,
         nucleus="round",
         nucleus_ratio=(0.62, 0.7),
         indentation=(0.0, 0.1),
         eccentricity=(0.55, 0.95),
-        density=0.5,
-        chromatin_um=0.3,
-        chromatin_contrast=0.14,
+        chromatin=Chromatin(0.5, 0.3, 0.14),
         nucleoli=(0, 2),
         nucleolus_um=1.7,
         cytoplasm=(188, 164, 226),
@@ -247,9 +232,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus_ratio=(0.78, 0.86),
         indentation=(0.35, 0.55),
         eccentricity=(0.0, 0.5),
-        density=0.6,
-        chromatin_um=0.3,
-        chromatin_contrast=0.12,
+        chromatin=Chromatin(0.6, 0.3, 0.12),
         cytoplasm=(160, 142, 216),
         rim=0.2,
         granules=Granules(0.5, 1.0, (142, 30, 150), 0.7, 0.2),
@@ -257,15 +240,12 @@ MORPHOLOGY: dict[str, Morphology] = {
     # Oval eccentric nucleus without nucleoli, pinkish cytoplasm with fine granules.
     "MYB": Morphology(
         cell_um=(15.4, 1.0),
-        elongation=1.2,
         irregularity=0.04,
         nucleus="round",
         nucleus_ratio=(0.55, 0.63),
         indentation=(0.0, 0.1),
         eccentricity=(0.6, 0.95),
-        density=0.62,
-        chromatin_um=0.5,
-        chromatin_contrast=0.14,
+        chromatin=Chromatin(0.62, 0.5, 0.14),
         cytoplasm=(220, 176, 214),
         hof=0.2,
         granules=Granules(0.45, 1.8, (182, 92, 166), 0.6, 0.05),
@@ -273,15 +253,12 @@ MORPHOLOGY: dict[str, Morphology] = {
     # Bean-shaped nucleus, indented but not yet a band, in pink cytoplasm.
     "MMZ": Morphology(
         cell_um=(13.6, 0.8),
-        elongation=1.2,
         irregularity=0.04,
         nucleus="bean",
         nucleus_ratio=(0.62, 0.7),
         indentation=(0.38, 0.55),
         eccentricity=(0.3, 0.8),
-        density=0.68,
-        chromatin_um=0.55,
-        chromatin_contrast=0.13,
+        chromatin=Chromatin(0.68, 0.55, 0.13),
         cytoplasm=(226, 188, 220),
         granules=Granules(0.4, 1.6, (184, 104, 176), 0.5),
     ),
@@ -294,9 +271,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus_ratio=(0.68, 0.76),
         indentation=(0.08, 0.25),
         eccentricity=(0.1, 0.7),
-        density=0.42,
-        chromatin_um=0.28,
-        chromatin_contrast=0.12,
+        chromatin=Chromatin(0.42, 0.28, 0.12),
         nucleoli=(1, 1),
         nucleolus_um=3.0,
         cytoplasm=(176, 164, 218),
@@ -311,9 +286,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus="round",
         nucleus_ratio=(0.54, 0.64),
         eccentricity=(0.0, 0.6),
-        density=0.92,
-        chromatin_um=0.6,
-        chromatin_contrast=0.14,
+        chromatin=Chromatin(0.92, 0.6, 0.14),
         cytoplasm=(168, 156, 204),
         rim=0.15,
     ),
@@ -325,9 +298,7 @@ MORPHOLOGY: dict[str, Morphology] = {
         nucleus="smudge",
         nucleus_ratio=(1.0, 1.0),
         eccentricity=(0.0, 0.0),
-        density=0.26,
-        chromatin_um=0.4,
-        chromatin_contrast=0.08,
+        chromatin=Chromatin(0.26, 0.4, 0.08),
         cytoplasm=(255, 255, 255),
     ),
 }

@@ -10,26 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfds_aml.synthetic_smear.morphology import Morphology
-from tfds_aml.synthetic_smear.textures import GRID_PER_UM, Field, crop, make_noise_bank
+from tfds_aml.synthetic_smear.textures import (
+    GRID_PER_UM,
+    Canvas,
+    Field,
+    Points,
+    Rng,
+    crop,
+    make_noise_bank,
+)
 
 TILE = 168  # 24 µm: the largest cell and its edge
 CENTRE = TILE / 2
 _ANGLES = np.linspace(0, 2 * math.pi, 72, endpoint=False)
 
 
-def make_outline(
-    rng: np.random.Generator, radius: float, elongation: float, irregularity: float
-) -> NDArray[np.float64]:
-    """Makes a closed, smooth, wavy outline around (0, 0).
+def make_outline(rng: Rng, radius: float, elongation: float, irregularity: float) -> Points:
+    """Makes a closed, smooth, wavy outline (72, 2) around (0, 0).
 
     Args:
-      rng: source of all randomness.
       radius: mean radius.
       elongation: upper limit of long axis / short axis, at least 1.
       irregularity: relative amplitude of the waves.
-
-    Returns:
-      float64 array (72, 2) of x, y.
     """
     orders = np.arange(2, 8)
     amplitudes = irregularity * rng.standard_normal(6) / orders**0.8
@@ -43,36 +45,35 @@ def make_outline(
     return rotate(points, rng.uniform(0, 2 * math.pi))
 
 
-def rotate(points: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
+def rotate(points: Points, angle: float) -> Points:
     """Rotates points (n, 2) by `angle` radians about (0, 0)."""
     c, s = math.cos(angle), math.sin(angle)
     return points @ np.array([[c, s], [-s, c]])
 
 
-def _to_fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
+def _to_fixed_point(points: Points) -> NDArray[np.int32]:
     """Converts points about (0, 0) to cv2's sub-pixel coordinates (shift=4) in the tile."""
     return np.round((points + CENTRE) * 16).astype(np.int32)
 
 
-def fill(points: NDArray[np.float64]) -> NDArray[np.uint8]:
+def fill(points: Points) -> Canvas:
     """Draws an anti-aliased, filled polygon: uint8 array (TILE, TILE), 0..255."""
     canvas = np.zeros((TILE, TILE), np.uint8)
     cv2.fillPoly(canvas, [_to_fixed_point(points)], 255, cv2.LINE_AA, 4)
     return canvas
 
 
-def stroke(canvas: NDArray[np.uint8], points: NDArray[np.float64], width: float) -> None:
+def stroke(canvas: Canvas, points: Points, width: float) -> None:
     """Draws an open line with round ends, `width` pixels wide, into `canvas`."""
     thickness = max(1, round(width))
     cv2.polylines(canvas, [_to_fixed_point(points)], False, 255, thickness, cv2.LINE_AA, 4)
 
 
-def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 0.12) -> Field:
+def soften(canvas: Canvas, rng: Rng, wobble: float = 0.12) -> Field:
     """Rounds corners and roughens the edge, which stays a few pixels wide.
 
     Args:
       canvas: mask (TILE, TILE), 0..255.
-      rng: source of all randomness.
       wobble: strength of the roughening, 0 to 0.2.
 
     Returns:
@@ -89,14 +90,13 @@ def soften(canvas: NDArray[np.uint8], rng: np.random.Generator, wobble: float = 
 
 
 def draw_nucleus(
-    row: Morphology, cell_radius: float, rng: np.random.Generator
-) -> tuple[Field, NDArray[np.uint8] | None, NDArray[np.float64]]:
+    row: Morphology, cell_radius: float, rng: Rng
+) -> tuple[Field, Canvas | None, Points]:
     """Draws the nucleus of a cell with cytoplasm.
 
     Args:
       row: the class's row of the table; `nucleus` is not "smudge".
       cell_radius: radius of the cell in pixels of the drawing grid.
-      rng: source of all randomness.
 
     Returns:
       mask: (TILE, TILE), 0..1.
@@ -118,9 +118,7 @@ def draw_nucleus(
     return soften(canvas, rng), crease, offset
 
 
-def _draw_lobes(
-    row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _draw_lobes(row: Morphology, radius: float, offset: Points, rng: Rng) -> Canvas:
     """Draws lobes on an open ring, each joined to the next by a filament."""
     number = int(rng.integers(row.lobes[0], row.lobes[1] + 1))
     lobe = row.lobe_um / 2 * GRID_PER_UM * radius / (GRID_PER_UM * row.cell_um[0] * 0.37)
@@ -142,9 +140,7 @@ def _draw_lobes(
     return canvas
 
 
-def _draw_band(
-    row: Morphology, radius: float, offset: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _draw_band(row: Morphology, radius: float, offset: Points, rng: Rng) -> Canvas:
     """Draws a ribbon of even width, bent to a C, a U or an S."""
     width = row.lobe_um * GRID_PER_UM * rng.uniform(0.88, 1.12)
     reach = radius - width / 2
@@ -170,12 +166,8 @@ def _draw_band(
 
 
 def _draw_indented(
-    row: Morphology,
-    radius: float,
-    offset: NDArray[np.float64],
-    facing: float,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    row: Morphology, radius: float, offset: Points, facing: float, rng: Rng
+) -> tuple[Canvas, Canvas | None]:
     """Draws a round nucleus with up to two indentations, and its crease, if any."""
     points = make_outline(rng, radius, 1.2, 0.05)
     depth = rng.uniform(*row.indentation)
@@ -203,9 +195,7 @@ def _draw_indented(
     return canvas, cv2.GaussianBlur(crease, (0, 0), 1.4)
 
 
-def _dent(
-    points: NDArray[np.float64], side: float, depth: float, width: float
-) -> NDArray[np.float64]:
+def _dent(points: Points, side: float, depth: float, width: float) -> Points:
     """Dents an outline at angle `side` by `depth` of its radius, over `width` radians (SD)."""
     angles = np.arctan2(points[:, 1], points[:, 0])
     away = np.angle(np.exp(1j * (angles - side)))

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from tfds_aml.synthetic_smear.morphology import PIXELS_PER_UM
 
 Field = NDArray[np.float32]
+Canvas = NDArray[np.uint8]  # masks and images
+Points = NDArray[np.float64]  # (n, 2) or (2,), of x, y
+Rng = np.random.Generator
 
 GRID_PER_UM = PIXELS_PER_UM / 2
 BANK_SIDE = 512  # pixels of the drawing grid
@@ -64,7 +67,7 @@ def make_granule_bank(diameter_um: float, per_um2: float) -> Field:
 
 
 @cache
-def make_sensor_noise_bank() -> NDArray[np.uint8]:
+def make_sensor_noise_bank() -> Canvas:
     """Makes sensor noise around 128 with SD 20: uint8 array (2*BANK_SIDE, 2*BANK_SIDE, 3)."""
     rng = np.random.default_rng([_BANK_SEED, 3])
     side = 2 * BANK_SIDE
@@ -74,7 +77,7 @@ def make_sensor_noise_bank() -> NDArray[np.uint8]:
     return np.asarray(np.clip(128 + 20 * smooth / smooth.std(), 0, 255), dtype=np.uint8)
 
 
-def crop(bank: NDArray, side: int, rng: np.random.Generator) -> NDArray:
+def crop(bank: NDArray, side: int, rng: Rng) -> NDArray:
     """Returns a random square of a bank, randomly mirrored: a view (side, side, ...)."""
     y, x, mirror = rng.integers(0, (bank.shape[0] - side, bank.shape[1] - side, 4))
     square = bank[y : y + side, x : x + side]
