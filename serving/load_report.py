@@ -119,13 +119,9 @@ def plot(samples: Sequence[Sample], title: str, path: Path) -> None:
         distribution.ecdf(latencies, color="#1f77b4")
         for p, value in zip(PERCENTILES, np.percentile(latencies, PERCENTILES), strict=True):
             distribution.plot(value, p / 100, "o", color="black", markersize=4)
-            distribution.annotate(
-                f"p{p} {value:.3g} ms",
-                (value, p / 100),
-                xytext=(6, -10),
-                textcoords="offset points",
-                fontsize=8,
-            )
+            offset = {"xytext": (6, -10), "textcoords": "offset points"}
+            label = f"p{p} {value:.3g} ms"
+            distribution.annotate(label, (value, p / 100), fontsize=8, **offset)
     distribution.set(xlabel="latency (ms)", ylabel="share of answered requests", ylim=(0, 1.02))
     distribution.margins(x=0.2)
     distribution.set_xlim(left=0)

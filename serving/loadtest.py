@@ -84,16 +84,12 @@ def read_images(path: Path) -> list[bytes]:
 
 
 def make_inputs(images: Sequence[bytes], batch: int, signature: str) -> list[Any]:
-    """Groups the images into inputs of requests, all with the same number of images.
+    """Groups PNG or JPEG files into inputs of requests, each with `batch` images.
 
-    Args:
-      images: PNG or JPEG files.
-      batch: Images in a request; the last request is filled up with the first images.
-      signature: For `serving_default` the files are decoded.
+    The last one is filled up with the first images.
 
     Returns:
-      Inputs that together hold every image, each a list of `batch` files or a uint8 array
-      [batch, height, width, 3].
+      Lists of files; for `serving_default` decoded, as uint8 arrays [batch, height, width, 3].
 
     Raises:
       ImageError: the signature takes arrays, and the images differ in size.

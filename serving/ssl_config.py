@@ -39,13 +39,12 @@ HOST is the server's name for its clients. Keep ca.key on neither machine. A cli
 
 
 def write_ssl_config(key: Path, certificate: Path, authority: Path, out: Path) -> None:
-    """Writes an SSLConfig with `client_verify` that only its owner can read.
+    """Writes an SSLConfig with `client_verify` that only its owner can read; replaces `out`.
 
     Args:
       key: The server's private key, a PEM file without a passphrase.
       certificate: The server's certificate, followed by its intermediate ones, a PEM file.
       authority: Certificates that check the clients' certificates, a PEM file.
-      out: The file to write; an existing one is replaced.
 
     Raises:
       UserError: a file cannot be read or is not such a file, or the key does not belong to the

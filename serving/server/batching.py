@@ -88,17 +88,12 @@ def can_batch(definition: Any) -> bool:
     Images of variable size could be joined only with those of the same size
     (tensorflow/serving issue 2043).
     """
-    inputs = [info.tensor_shape for info in definition.inputs.values()]
-    outputs = [info.tensor_shape for info in definition.outputs.values()]
+    inputs = [[d.size < 0 for d in i.tensor_shape.dim] for i in definition.inputs.values()]
+    outputs = [output.tensor_shape for output in definition.outputs.values()]
     return (
         bool(inputs)
-        and all(
-            [dim.size < 0 for dim in shape.dim] == [True] + [False] * (len(shape.dim) - 1)
-            for shape in inputs
-        )
-        and all(
-            shape.unknown_rank or [d.size < 0 for d in shape.dim[:1]] == [True] for shape in outputs
-        )
+        and all(variable[:1] == [True] and not any(variable[1:]) for variable in inputs)
+        and all(o.unknown_rank or (o.dim and o.dim[0].size < 0) for o in outputs)
     )
 
 

@@ -239,11 +239,10 @@ def _predict(servable: Any, spec: Any, document: dict[str, Any], deadline: float
         values = inputs_to_columns(document["inputs"], infos)
     arrays = {name: to_array(value, name, infos[name].dtype) for name, value in values.items()}
     outputs = servable.run(key, arrays, deadline)
-    count = len(document["instances"]) if by_row else None
-    if by_row and any(np.shape(array)[:1] != (count,) for array in outputs.values()):
-        raise invalid_argument(
-            "An output and 'instances' differ in their numbers of rows: use 'inputs'."
-        )
+    counts = {np.shape(array)[:1] for array in outputs.values()}
+    if by_row and counts != {(len(document["instances"]),)}:
+        text = "An output and 'instances' differ in their numbers of rows: use 'inputs'."
+        raise invalid_argument(text)
     answers = {name: to_json(array, name) for name, array in sorted(outputs.items())}
     result: Any = answers
     if len(answers) == 1:

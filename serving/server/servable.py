@@ -200,12 +200,9 @@ class Servable:
         # code is the same, and the message says why.
         for name, info in inputs:
             _check_rows(name, arrays[name].shape)
-            shape = tf.TensorShape(info.tensor_shape)
-            if not shape.is_compatible_with(arrays[name].shape):
-                raise invalid_argument(
-                    f"Input {name} must have shape {shape},"
-                    f" not {tf.TensorShape(arrays[name].shape)}."
-                )
+            wanted, given = tf.TensorShape(info.tensor_shape), tf.TensorShape(arrays[name].shape)
+            if not wanted.is_compatible_with(given):
+                raise invalid_argument(f"Input {name} must have shape {wanted}, not {given}.")
         if self._openvino and key in self._openvino:
             with self._admission.take_turn(deadline):
                 return self._openvino.run(key, arrays)
@@ -243,7 +240,10 @@ def _to_array(name: str, info: Any, proto: Any) -> np.ndarray:
     if shape.unknown_rank or any(size < 0 for size in sizes):
         raise invalid_argument(f"Input {name} is not a valid tensor.")
     _check_rows(name, sizes)
-    _check_bytes(name, _count_bytes(proto, math.prod(sizes)))
+    # The last value may be repeated. Strings count with their pointers.
+    count, lengths = math.prod(sizes), [len(value) for value in proto.string_val] or [0]
+    strings = sum(lengths) + lengths[-1] * (count - len(lengths))
+    _check_bytes(name, count * tf.as_dtype(proto.dtype).size + strings)
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError, OverflowError):
@@ -258,15 +258,6 @@ def _check_rows(name: str, sizes: Sequence[int]) -> None:
 def _check_bytes(name: str, size: int) -> None:
     if size > MAX_TENSOR_BYTES:
         raise invalid_argument(f"Input {name} is larger than {MAX_TENSOR_BYTES} bytes.")
-
-
-def _count_bytes(proto: Any, count: int) -> int:
-    """Computes the size of a TensorProto's `count` values, with its last value repeated."""
-    size = count * tf.as_dtype(proto.dtype).size  # for strings, of their pointers
-    lengths = [len(value) for value in proto.string_val]
-    if lengths:
-        size += sum(lengths) + lengths[-1] * (count - len(lengths))
-    return size
 
 
 def _select_outputs(definition: Any, output_filter: Any) -> list[str]:

@@ -116,11 +116,10 @@ class Models:
             number = self._find_number(spec)
             versions = [v for v in self._versions.get(spec.name, ()) if number in (None, v.number)]
             for version in sorted(versions, key=lambda v: v.number, reverse=True):
-                status = response.model_version_status.add(
-                    version=version.number, state=version.state
+                status = {"error_code": version.error_code, "error_message": version.error}
+                response.model_version_status.add(
+                    version=version.number, state=version.state, status=status
                 )
-                status.status.error_code = version.error_code
-                status.status.error_message = version.error
         if not versions:
             raise _not_found(spec.name, number)
         return response

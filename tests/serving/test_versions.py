@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 import urllib.request
+from concurrent import futures
 from pathlib import Path
 
 import grpc
@@ -87,15 +88,13 @@ def test_versions_swap_under_load_without_a_lost_or_mixed_answer(
     watching, base, prediction, models
 ):
     stop = threading.Event()
-    answered, errors = [], []
 
     def ask_by_grpc():
         versions = []
         for rows in itertools.cycle((1, 3, 0)):  # requests without rows are not batched
             if stop.is_set():
-                break
+                return versions
             versions.append(ask_version(prediction, rows))
-        answered.append(versions)
 
     def ask_by_rest():
         url = f"{watching.rest}/v1/models/telling:predict"
@@ -105,29 +104,17 @@ def test_versions_swap_under_load_without_a_lost_or_mixed_answer(
                 rows = json.load(answer)["predictions"]
             (version,) = {row[key] for row in rows for key in ("version", "again")}
             versions.append(version)
-        answered.append(versions)
+        return versions
 
-    def run(ask):
+    with futures.ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(ask) for ask in (*[ask_by_grpc] * 4, ask_by_rest)]
         try:
-            ask()
-        except BaseException as error:
-            errors.append(error)
-            raise
-
-    threads = [threading.Thread(target=run, args=[ask_by_grpc]) for _ in range(4)]
-    threads.append(threading.Thread(target=run, args=[ask_by_rest]))
-    for thread in threads:
-        thread.start()
-    try:
-        for version in range(2, 2 + SWAPS):
-            write_telling_export(base / str(version))
-            _wait_for_state(models, version, State.AVAILABLE)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert errors == []
-    assert len(answered) == len(threads)
+            for version in range(2, 2 + SWAPS):
+                write_telling_export(base / str(version))
+                _wait_for_state(models, version, State.AVAILABLE)
+        finally:
+            stop.set()
+    answered = [call.result() for call in calls]  # raises the error of a failed call
     for versions in answered:
         assert versions == sorted(versions)  # never back to an old one
     assert len({version for versions in answered for version in versions}) > SWAPS / 2
