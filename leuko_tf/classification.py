@@ -108,21 +108,19 @@ def classify_files(
 
     problems: list[str] = []
 
-    def read(item: tuple[str, Path]) -> tuple[str, np.ndarray] | str:
-        image_id, file = item
+    def read(file: Path) -> np.ndarray | str:
         try:
-            return image_id, read_image(file)
+            return read_image(file)
         except UserError as error:
             return str(error)
 
     def read_all() -> Iterator[tuple[str, np.ndarray]]:
-        with tqdm(total=len(images), desc="classifying", unit=" images") as progress:
-            for found in read_ahead(read, images.items()):
-                progress.update()
-                if isinstance(found, str):
-                    problems.append(found)
-                else:
-                    yield found
+        progress = tqdm(images, "classifying", unit=" images")
+        for image_id, found in zip(progress, read_ahead(read, images.values()), strict=True):
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                yield image_id, found
 
     table = classify_arrays(model, read_all(), view, runtime, symmetries)
     if table.empty:

@@ -177,7 +177,8 @@ def _save(served: Any, folder: Path) -> None:
 def _publish(finished: Path, base: Path, version: int | None) -> Path:
     """Renames a finished folder to its version; safe if others publish at the same time."""
     while True:
-        target = base / str(version or 1 + max(find_versions(base), default=0))
+        number = 1 + max(find_versions(base), default=0) if version is None else version
+        target = base / str(number)
         try:
             return finished.rename(target)
         except OSError:
@@ -241,17 +242,14 @@ def main() -> None:
     from leuko_tf.network.loading import load_model
     from leuko_tf.provenance import describe_model
 
-    config, card = arguments.model.parent / CONFIG, arguments.card
-    documents = {CONFIG: config} if config.is_file() else {}
-    if card:
-        documents[MODEL_CARD] = card
+    found = {CONFIG: arguments.model.parent / CONFIG, MODEL_CARD: arguments.card}
     version = export(
         load_model(arguments.model),
         arguments.out,
         describe_model(arguments.model).to_json(),
         temperature=arguments.temperature,
         version=arguments.version,
-        documents=documents,
+        documents={name: file for name, file in found.items() if file and file.is_file()},
     )
     print(f"exported: {version}")
     if arguments.keep:

@@ -33,8 +33,6 @@ from leuko_tf.network.runtimes import TENSORFLOW
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = (".parquet", ".csv")
-
 
 def main() -> None:
     arguments = _parse_arguments()
@@ -108,7 +106,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--saliency", type=Path, metavar="DIR", help="draw into DIR where the network looks"
     )
     arguments = parser.parse_args()
-    if arguments.out.suffix not in ENDINGS:
+    if arguments.out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out must end in .parquet or .csv. Received: {arguments.out}")
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a folder")

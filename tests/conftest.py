@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from leuko_tf.classes import CODES
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -96,6 +100,40 @@ def workdir(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(load_config("demo.yaml", tiny), folder, verbose=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(workdir: Path):
+    """The trained model."""
+    from leuko_tf.network.loading import load_model
+
+    return load_model(workdir / "best.keras")
+
+
+@pytest.fixture(scope="session")
+def files(smear: Path) -> list[Path]:
+    """A cell of each class."""
+    return [smear / code / f"{code}_0001.tiff" for code in CODES]
+
+
+@pytest.fixture(scope="session")
+def pngs(files: list[Path]) -> list[bytes]:
+    """The cells as the client sends them."""
+    from serving.client import read_image
+
+    return [read_image(file) for file in files]
+
+
+@pytest.fixture(scope="session")
+def images(files: list[Path]) -> np.ndarray:
+    """Their pixels."""
+    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+
+
+@pytest.fixture(scope="session")
+def expected(model, images: np.ndarray) -> np.ndarray:
+    """The model's probabilities for them."""
+    return model.predict(images, verbose=0)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,6 @@ from leuko_tf.focus.shares import (
     summarize_shares,
     to_one_hot,
 )
-from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import SCALING
 from leuko_tf.network.view import crop_center, to_network_input
 from leuko_tf.saliency import main
@@ -159,9 +158,8 @@ def test_curves_are_compared_with_the_random_order_of_the_same_images() -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(smear: Path) -> np.ndarray:
-    files = [smear / code / f"{code}_0001.tiff" for code in CODES]
-    return np.stack([np.asarray(Image.open(f).convert("RGB").resize((96, 96))) for f in files])
+def pictures(images: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(image).resize((96, 96))) for image in images])
 
 
 def _check(trained: list[np.ndarray], fresh: list[np.ndarray]) -> dict:
@@ -220,9 +218,8 @@ def test_few_images_and_maps_without_contrast_give_no_verdict() -> None:
     assert _check(trained, np.concatenate([trained[:6], flat[6:]]))["images"] == 5
 
 
-def test_fresh_weights_explain_the_classes_asked_for(workdir: Path, pictures: np.ndarray) -> None:
+def test_fresh_weights_explain_the_classes_asked_for(model, pictures: np.ndarray) -> None:
     keras.utils.set_random_seed(1)
-    model = load_model(workdir / "best.keras")
     explain = Explainer(keras.models.clone_model(model))
     as_neutrophils, as_blasts, again = (
         [e.maps["gradient"] for e in explain(pictures[:5], ("gradient",), [code] * 5)]
@@ -266,13 +263,8 @@ def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
     result = json.loads((scored / "focus.json").read_text())
     assert result["source"]["synthetic"] is True
     assert result["source"]["held_out"] is True
-    assert result["images"] == {
-        "in_split": 30,
-        "chosen": 6,
-        "scored": 6,
-        "further": 6,
-        "without_mask": [],
-    }
+    counts = {"in_split": 30, "chosen": 6, "scored": 6, "further": 6}
+    assert result["images"] == counts | {"without_mask": []}
     assert [*result["shares"]] == [*result["sanity"]] == [*METHODS]
     assert [result["sanity"][method]["passed"] for method in METHODS] == [None] * 3
     assert [*result["curves"]["methods"]] == [*METHODS, "random order"]
@@ -288,9 +280,9 @@ def test_command_writes_figures_table_page_and_masks(scored: Path) -> None:
 
 
 def test_area_shares_are_those_of_the_exact_masks_as_far_as_the_network_sees(
-    scored: Path, smear: Path, workdir: Path
+    scored: Path, smear: Path, model
 ) -> None:
-    field = load_model(workdir / "best.keras").get_layer(SCALING).field
+    field = model.get_layer(SCALING).field
     middle = slice((400 - field) // 2, (400 + field) // 2)
     for _, row in pd.read_csv(scored / "focus.csv").iterrows():
         with Image.open((smear / "masks" / row["id"]).with_suffix(".png")) as picture:

@@ -58,14 +58,12 @@ class TestChoice:
 
 @pytest.fixture(scope="module")
 def drawn(
-    workdir: Path, smear: Path, tmp_path_factory: pytest.TempPathFactory
+    model, smear: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[pd.DataFrame, Path]:
     """A model's answers to ten cells, and what was drawn of them."""
     from leuko_tf.explanation.drawing import draw_gallery
     from leuko_tf.explanation.explainer import Explainer
-    from leuko_tf.network.loading import load_model
 
-    model = load_model(workdir / "best.keras")
     files = [file for code in CODES[:5] for file in sorted((smear / code).iterdir())[:2]]
     images = {
         f"{file.parent.name}/{file.name}": np.asarray(Image.open(file).convert("RGB"))

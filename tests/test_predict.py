@@ -19,13 +19,6 @@ from leuko_tf.predictions import PROBABILITIES, read_predictions
 
 
 @pytest.fixture(scope="module")
-def model(workdir: Path):
-    from leuko_tf.network.loading import load_model
-
-    return load_model(workdir / "best.keras")
-
-
-@pytest.fixture(scope="module")
 def folder(smear: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cells of the usual size in each format, of other sizes, and files that are no cells."""
     folder = tmp_path_factory.mktemp("cells")

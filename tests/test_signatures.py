@@ -1,39 +1,19 @@
 """What an exported version answers, by each of its signatures and by the pieces of them."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from leuko_tf.api import explain
 from leuko_tf.classes import ATYPICAL, BLAST, CODES, INDEX
-from leuko_tf.network.loading import load_model
 from leuko_tf.network.resnext import OUTPUT_NAME
-from serving.client import read_image
 
 # What the export promises: `.keras`, SavedModel and served answers agree to this.
 AGREEMENT = 1e-5
 SIZE = 32  # of the tiny network's input
 BAD = b"no image"
-
-
-@pytest.fixture(scope="module")
-def files(smear: Path) -> list[bytes]:
-    return [read_image(smear / code / f"{code}_0001.tiff") for code in CODES]
-
-
-@pytest.fixture(scope="module")
-def images(files: list[bytes]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(io.BytesIO(f))) for f in files])
-
-
-@pytest.fixture(scope="module")
-def expected(images: np.ndarray, workdir: Path) -> np.ndarray:
-    """The `.keras` model's probabilities."""
-    return load_model(workdir / "best.keras").predict(images, verbose=0)
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +71,17 @@ def test_signatures_are_these(loaded) -> None:
 
 
 def test_every_signature_gives_the_keras_models_answers(
-    loaded, files: list[bytes], images: np.ndarray, expected: np.ndarray
+    loaded, pngs: list[bytes], images: np.ndarray, expected: np.ndarray
 ) -> None:
     signatures = loaded.signatures
-    encoded = tf.constant(files)
+    encoded = tf.constant(pngs)
     assert_answers(signatures["serving_default"](images=tf.constant(images)), expected)
     for name in ("encoded", "explain"):
         answer = signatures[name](images=encoded)
         assert_answers(answer, expected)
         assert answer["valid"].numpy().all()
         assert set(answer["problem"].numpy()) == {b""}
-    classified = signatures["classify"](inputs=tf.constant([example(f) for f in files]))
+    classified = signatures["classify"](inputs=tf.constant([example(f) for f in pngs]))
     np.testing.assert_allclose(classified["scores"], -np.sort(-expected), atol=AGREEMENT)
     assert_ranked(classified["classes"], expected)
 
@@ -109,13 +89,12 @@ def test_every_signature_gives_the_keras_models_answers(
 @pytest.mark.parametrize(("height", "width"), [(400, 400), (SIZE, SIZE), (37, 211)])
 @pytest.mark.parametrize("number", [1, 3])
 def test_images_of_any_size_and_number_are_taken(
-    loaded, workdir: Path, height: int, width: int, number: int
+    loaded, model, height: int, width: int, number: int
 ) -> None:
     shape = (number, height, width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     served = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    expected = load_model(workdir / "best.keras").predict(images, verbose=0)
-    np.testing.assert_allclose(served, expected, atol=AGREEMENT)
+    np.testing.assert_allclose(served, model.predict(images, verbose=0), atol=AGREEMENT)
 
 
 @pytest.mark.parametrize("name", ["serving_default", "encoded", "explain", "embed", "classify"])
@@ -131,9 +110,9 @@ def test_an_empty_batch_gives_an_empty_answer(loaded, name: str) -> None:
 
 @pytest.mark.parametrize("others", [0, 2])
 def test_invalid_images_are_zeros_and_empty_strings(
-    loaded, files: list[bytes], expected: np.ndarray, others: int
+    loaded, pngs: list[bytes], expected: np.ndarray, others: int
 ) -> None:
-    good = files[:others]
+    good = pngs[:others]
     batch = [*good, BAD]
     for name in ("encoded", "explain", "embed"):
         answer = {
@@ -152,26 +131,26 @@ def test_invalid_images_are_zeros_and_empty_strings(
 
 
 def test_classify_takes_a_bad_example_for_an_invalid_image(
-    loaded, files: list[bytes], expected: np.ndarray
+    loaded, pngs: list[bytes], expected: np.ndarray
 ) -> None:
     integers = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     number = tf.train.Example(features=tf.train.Features(feature={"image/encoded": integers}))
     bad = [
-        *(b"", b"\xff no example", example(), example(files[0], files[1]), example(BAD)),
-        *(example(files[0], name="image"), number.SerializeToString()),
+        *(b"", b"\xff no example", example(), example(pngs[0], pngs[1]), example(BAD)),
+        *(example(pngs[0], name="image"), number.SerializeToString()),
     ]
-    answer = loaded.signatures["classify"](inputs=tf.constant([*bad, example(files[0])]))
+    answer = loaded.signatures["classify"](inputs=tf.constant([*bad, example(pngs[0])]))
     assert not answer["scores"][:-1].numpy().any()
     assert set(answer["classes"][:-1].numpy().ravel()) == {b""}
     np.testing.assert_allclose(answer["scores"][-1], -np.sort(-expected[0]), atol=AGREEMENT)
 
 
 def test_saliency_is_that_of_the_saliency_command(
-    loaded, files: list[bytes], images: np.ndarray, workdir: Path
+    loaded, pngs: list[bytes], images: np.ndarray, model
 ) -> None:
     """The command computes it with the network as trained, before batch norms are folded."""
-    answer = loaded.signatures["explain"](images=tf.constant(files))
-    explanations = explain(load_model(workdir / "best.keras"), images, ("gradient",))
+    answer = loaded.signatures["explain"](images=tf.constant(pngs))
+    explanations = explain(model, images, ("gradient",))
     maps = answer["saliency"].numpy()
     assert (maps.max(axis=(1, 2)) >= 254).all()
     assert set(answer["field"].numpy()) == {340}
@@ -183,23 +162,23 @@ def test_saliency_is_that_of_the_saliency_command(
 
 
 def test_embedding_is_the_input_of_the_last_layer(
-    loaded, files: list[bytes], expected: np.ndarray, workdir: Path
+    loaded, pngs: list[bytes], expected: np.ndarray, model
 ) -> None:
-    answer = loaded.signatures["embed"](images=tf.constant(files))
-    last = load_model(workdir / "best.keras").get_layer(OUTPUT_NAME)
+    answer = loaded.signatures["embed"](images=tf.constant(pngs))
+    last = model.get_layer(OUTPUT_NAME)
     np.testing.assert_allclose(last(answer["embedding"]), expected, atol=AGREEMENT)
 
 
 def test_pieces_make_up_the_signatures(
-    loaded, files: list[bytes], images: np.ndarray, expected: np.ndarray
+    loaded, pngs: list[bytes], images: np.ndarray, expected: np.ndarray
 ) -> None:
     """As a server does that runs the network elsewhere."""
     resized = loaded.resized(tf.constant(images))
     assert resized.shape == (len(images), SIZE, SIZE, 3)
     assert_answers(loaded.answered(loaded.network(resized)), expected)
 
-    decoded, valid, problem = loaded.decoded(tf.constant([*files, BAD]))
-    assert valid.numpy().tolist() == [True] * len(files) + [False]
+    decoded, valid, problem = loaded.decoded(tf.constant([*pngs, BAD]))
+    assert valid.numpy().tolist() == [True] * len(pngs) + [False]
     assert problem.numpy()[-1] == b"not a PNG or JPEG image"
     np.testing.assert_allclose(decoded[:-1], resized, atol=1e-3)
 

@@ -139,7 +139,7 @@ def _explain_cells(
     """Rows of the table, and the explanations of the first images."""
     rows: Rows = {}
     further: list[Explanation] = []
-    counts = np.sum([to_one_hot(cell.mask) for cell in cells], axis=0)
+    counts = sum(to_one_hot(cell.mask) for cell in cells)
     explanations = Explainer(model)(cell.image for cell in cells)
     progress = tqdm(cells, "saliency", unit=" images")
     for cell, explanation in zip(progress, explanations, strict=True):
