@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import machine
@@ -37,6 +38,8 @@ ROUNDS, SHORT_ROUNDS = 5, 3
 NOTICED_LOAD = 0.1
 RESULTS, PAGE = "bench.json", "bench.md"
 
+_say = partial(print, flush=True)
+
 
 def run_stages(
     names: Sequence[str], out: Path, rounds: int, threads: int, short: bool, peers: bool
@@ -44,8 +47,7 @@ def run_stages(
     """Measures stages, keys of `STAGES`, and writes results and page after each case.
 
     Raises:
-      UserError: if modules are missing that the peers need, or there is no GPU where one is
-        needed.
+      UserError: if modules are missing that the peers need, or a GPU where one is needed.
     """
     if peers:
         needed = (module for name in names for module in STAGES[name].peers_need)
@@ -53,7 +55,7 @@ def run_stages(
     results = _read_earlier(out / RESULTS)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:
-        options = Options(short, peers, Path(work).absolute())
+        options = Options(short, peers, str(Path(work).absolute()))
         for name in names:
             stage = STAGES[name]
             starter = Starter(threads, out / "logs" / name, stage.on_gpu)
@@ -94,10 +96,8 @@ def _run_case(case: Case, stage: Stage, rounds: int, starter: Starter) -> list[R
 
 def _format_row(row: Row, unit: str) -> str:
     """Formats a row for the terminal."""
-    value, ratio = (
-        format_spread(compute_spread(numbers), "{:.4g}".format)
-        for numbers in (row.values, row.ratios)
-    )
+    spreads = compute_spread(row.values), compute_spread(row.ratios)
+    value, ratio = (format_spread(spread, "{:.4g}".format) for spread in spreads)
     others = max((share for share in row.others if share is not None), default=0.0)
     parts = [
         f"{value} {unit}" if value else "",
@@ -135,20 +135,14 @@ def _find_gpu(starter: Starter) -> dict[str, str]:
         raise UserError(f"the GPU stage cannot run here: {error}") from error
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> None:
+    cores = machine.count_cores()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure how fast each stage is, compared with the usual alternatives.",
     )
     parser.add_argument(
-        "stages",
-        nargs="*",
-        metavar="STAGE",
-        help=f"{', '.join(STAGES)} (default: all but gpu)",
+        "stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)} (default: all but gpu)"
     )
     parser.add_argument("--peers", action="store_true", help="also PyTorch, ONNX Runtime, ...")
     parser.add_argument("--short", action="store_true", help="fewer cases, shorter turns")
@@ -157,7 +151,9 @@ def main() -> None:
         type=int,
         help=f"turns of each contender (default {ROUNDS}, with --short {SHORT_ROUNDS})",
     )
-    parser.add_argument("--threads", type=int, help="cores of each contender (default: all)")
+    parser.add_argument(
+        "--threads", type=int, default=cores, help="cores of each contender (default: all)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench"), help="folder (default runs/bench)"
     )
@@ -166,21 +162,14 @@ def main() -> None:
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise UserError(f"no stage {' '.join(unknown)}; choose from {', '.join(STAGES)}")
-    usual = SHORT_ROUNDS if arguments.short else ROUNDS
-    rounds = usual if arguments.rounds is None else arguments.rounds
-    cores = machine.count_cores()
-    threads = cores if arguments.threads is None else arguments.threads
+    rounds, threads = arguments.rounds, arguments.threads
+    if rounds is None:
+        rounds = SHORT_ROUNDS if arguments.short else ROUNDS
     if rounds < 1 or not 1 <= threads <= cores:
         raise UserError(f"--rounds must be at least 1, --threads 1 to {cores} (the cores here)")
     exit_on_sigterm()
-    run_stages(
-        [name for name in STAGES if name in names],
-        arguments.out,
-        rounds,
-        threads,
-        arguments.short,
-        arguments.peers,
-    )
+    chosen = [name for name in STAGES if name in names]
+    run_stages(chosen, arguments.out, rounds, threads, arguments.short, arguments.peers)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchmarks import worker
 from benchmarks.contenders import Contender
-from benchmarks.machine import compute_others_share, measure_busy
-from benchmarks.worker import ContenderError, Ready, Turn
+from benchmarks.machine import compute_share, measure_others
+from benchmarks.worker import ContenderError, Turn
 
 # Longer than compiling a network and one step of the slowest contender.
 PATIENCE_SECONDS = 900.0
@@ -23,24 +23,6 @@ SHARE_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWT
 HIDE_GPU = {"CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow"}
 
 
-class Runner(Protocol):
-    """Takes turns in a race.
-
-    Attributes:
-      facts: See `worker.Work`.
-      peak_gib: Most memory that its process held until it was ready.
-      ready_after: Seconds from its start until it was ready.
-    """
-
-    facts: dict[str, Any]
-    peak_gib: float
-    ready_after: float
-
-    def turn(self, seconds: float) -> Turn: ...
-
-    def close(self) -> None: ...
-
-
 class Child:
     """A worker process. It runs during its start and its turns only; else it is paused.
 
@@ -48,11 +30,15 @@ class Child:
     own children are paused, too.
 
     Args:
-      contender: What the worker builds.
       threads: Cores that it may use.
-      log: File for its stderr; appended to.
+      log: File for its output; appended to.
       on_gpu: Whether it may see a GPU.
       patience: Seconds to wait for an answer, in addition to the length of a turn.
+
+    Attributes:
+      facts: See `worker.Work`.
+      peak_gib: Most memory that its process held until it was ready.
+      ready_after: Seconds from its start until it was ready.
 
     Raises:
       ContenderError: if it does not become ready.
@@ -77,12 +63,10 @@ class Child:
         self._process.start()
         other_end.close()
         try:
-            ready = self._receive(patience)
+            self.facts, self.peak_gib = self._receive(patience)
         except BaseException:
             self.close()
             raise
-        assert isinstance(ready, Ready)
-        self.facts, self.peak_gib = ready.facts, ready.peak_gib
         self.ready_after = time.monotonic() - start
         self._signal(signal.SIGSTOP)
 
@@ -92,16 +76,15 @@ class Child:
         Raises:
           ContenderError: if it dies or does not answer.
         """
-        before, start = measure_busy(self._pid), time.monotonic()
+        before, start = measure_others(self._pid), time.monotonic()
         self._signal(signal.SIGCONT)
         # A broken pipe means that it died; its last answer or its status tells why.
         with contextlib.suppress(BrokenPipeError):
             self._connection.send(seconds)
         turn = self._receive(seconds + self._patience)
-        assert isinstance(turn, Turn)
         self._signal(signal.SIGSTOP)
-        after, passed = measure_busy(self._pid), time.monotonic() - start
-        return replace(turn, others=compute_others_share(before, after, passed))
+        after, passed = measure_others(self._pid), time.monotonic() - start
+        return replace(turn, others=compute_share(before, after, passed))
 
     def close(self) -> None:
         """Kills it and its children."""
@@ -119,7 +102,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, number)
 
-    def _receive(self, timeout: float) -> Ready | Turn:
+    def _receive(self, timeout: float) -> Any:
         if not self._connection.poll(timeout):
             raise ContenderError(f"no answer within {timeout:.0f} s")
         try:
@@ -141,13 +124,10 @@ class FreshChild:
         self.peak_gib = self.ready_after = 0.0
 
     def turn(self, seconds: float) -> Turn:
-        child = Child(*self._arguments)
-        try:
+        with contextlib.closing(Child(*self._arguments)) as child:
             self.facts, self.peak_gib = child.facts, child.peak_gib
             self.ready_after = child.ready_after
             return child.turn(seconds)
-        finally:
-            child.close()
 
     def close(self) -> None:
         """No process is left between turns."""
@@ -159,7 +139,7 @@ class Starter:
 
     Attributes:
       threads: Cores that each may use.
-      logs: Folder for one file per contender with its stderr.
+      logs: Folder for one file per contender with its output.
       on_gpu: Whether they may see a GPU.
     """
 
@@ -168,21 +148,13 @@ class Starter:
     on_gpu: bool = False
 
     def start(self, contender: Contender) -> Child | FreshChild:
-        """Starts a contender.
-
-        Raises:
-          ContenderError: if it does not become ready; a fresh one raises at its turn instead.
-        """
+        """Starts a contender. A fresh one raises `ContenderError` at its turn instead."""
         kind = FreshChild if contender.fresh else Child
         log = self.logs / f"{to_file_name(contender.name)}.log"
         return kind(contender, self.threads, log, self.on_gpu)
 
     def prepare(self, contender: Contender) -> dict[str, Any]:
-        """Runs a preparation and returns its facts.
-
-        Raises:
-          ContenderError: if it fails.
-        """
+        """Runs a preparation and returns its facts; raises `ContenderError` if it fails."""
         child = self.start(contender)
         child.close()
         return child.facts

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-OURS = "ours"  # the first contender of a case; the others are compared with it
-PEER = "peer"  # what a user would pick instead
-VARIANT = "variant"  # ours with one choice changed
-FLOOR = "floor"  # a part of the work alone; nothing can be faster
-
-IMAGES_A_SECOND = "images/s"
-SECONDS = "s"
+# The first contender of a case is `ours`; the others are compared with it. A `peer` is what a user
+# would pick instead, a `variant` ours with one choice changed. A `floor` does a part of the work
+# alone; nothing can be faster.
+Role = Literal["ours", "peer", "variant", "floor"]
+Unit = Literal["images/s", "s"]  # s: per step
 
 # Keras' policy for each precision.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -23,7 +20,6 @@ class Contender:
 
     Attributes:
       name: Name on the page.
-      role: `OURS`, `PEER`, `VARIANT` or `FLOOR`.
       builder: `package.module:function`; called with `settings`, returns a `worker.Work`.
       settings: JSON-like keyword arguments of the builder.
       warm_up: Steps before the first round.
@@ -32,7 +28,7 @@ class Contender:
     """
 
     name: str
-    role: str
+    role: Role
     builder: str
     settings: dict[str, Any] = field(default_factory=dict)
     warm_up: int = 3
@@ -47,7 +43,6 @@ class Case:
     Title, precision, size and batch tell the case from the others of its stage.
 
     Attributes:
-      contenders: In the order of their turns.
       precision: Of the computation; empty where there is none to choose.
       size: Side of the images in pixels; None without images.
       batch: Images per step; None without batches.
@@ -71,12 +66,12 @@ class Options:
     Attributes:
       short: Fewer cases and shorter turns.
       peers: Also run what others made.
-      work: Folder for files that the benchmark makes for itself.
+      work: Absolute path of the folder for files that the benchmark makes for itself.
     """
 
     short: bool
     peers: bool
-    work: Path
+    work: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,6 @@ class Stage:
     """One table of the page.
 
     Attributes:
-      title: Heading of the page's section.
-      unit: `IMAGES_A_SECOND`, or `SECONDS` per step.
       remarks: What is timed, and what differs between contenders; sentences of Markdown.
       cases: Lists the races.
       preparations: Lists what makes the contenders' files; they run before the cases.
@@ -94,7 +87,7 @@ class Stage:
     """
 
     title: str
-    unit: str
+    unit: Unit
     remarks: Sequence[str]
     cases: Callable[[Options], Sequence[Case]] = lambda options: ()
     preparations: Callable[[Options], Sequence[Contender]] = lambda options: ()

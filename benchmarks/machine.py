@@ -1,11 +1,11 @@
 """The machine: what it is, which packages it has, and how busy it is."""
 
+import contextlib
 import importlib.util
 import os
 import platform
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,13 +36,7 @@ GROUP, TIMES = 2, slice(11, 15)
 
 
 def describe_setting(threads: int, rounds: int, short: bool) -> dict[str, Any]:
-    """Describes a run and its machine, JSON-like.
-
-    Args:
-      threads: Cores that each contender may use.
-      rounds: Turns of each contender.
-      short: Whether `--short` was given.
-    """
+    """Describes a run and its machine, JSON-like. `threads`: cores that each contender may use."""
     flags = _find_in("cpuinfo", r"flags\s*:\s*(.+)").split()
     memory = _find_in("meminfo", r"MemTotal:\s+(\d+) kB")
     return {
@@ -84,36 +78,25 @@ def require_modules(modules: Iterable[str], purpose: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Busy:
-    """Seconds of work since the start, added up over cores.
+def measure_others(group: int) -> float | None:
+    """Seconds of work of all processes outside of a group, since the machine's start.
 
-    Attributes:
-      machine: Of all processes.
-      group: Of one process group.
+    They are added up over cores. None without Linux' /proc.
     """
-
-    machine: float
-    group: float
-
-
-def measure_busy(group: int) -> Busy | None:
-    """Reads the work of the machine and of a process group; None without Linux' /proc."""
     try:
         columns = (PROC / "stat").read_text().splitlines()[0].split()[1:]
         ticks = os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None
     work = [int(n) for k, n in enumerate(columns[:GUESTS]) if k not in (IDLE, WAITING)]
-    return Busy(sum(work) / ticks, _count_group_ticks(group) / ticks)
+    return (sum(work) - _count_group_ticks(group)) / ticks
 
 
-def compute_others_share(before: Busy | None, after: Busy | None, seconds: float) -> float | None:
-    """Computes the share of cores that other processes used, 0 to 1; None if not known."""
+def compute_share(before: float | None, after: float | None, seconds: float) -> float | None:
+    """Share of cores that others used between two `measure_others`, 0 to 1; None if not known."""
     if before is None or after is None:
         return None
-    others = after.machine - before.machine - (after.group - before.group)
-    return min(1.0, max(0.0, others / seconds / (os.cpu_count() or 1)))
+    return min(1.0, max(0.0, (after - before) / seconds / (os.cpu_count() or 1)))
 
 
 def _count_group_ticks(group: int) -> int:
@@ -132,10 +115,8 @@ def _count_group_ticks(group: int) -> int:
 def _find_versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.contenders import IMAGES_A_SECOND, OURS
+from benchmarks.contenders import Unit
 from benchmarks.results import find_fastest_peers, find_ours
 
 Row = dict[str, Any]
@@ -20,25 +20,34 @@ INTRODUCTION = (
 
 
 def format_page(stages: Mapping[str, dict[str, Any]]) -> str:
-    """Formats the whole page.
-
-    Args:
-      stages: Name to `results.to_json`.
-    """
+    """Formats the whole page; `stages`: name to `results.to_json`."""
     parts = ["# Benchmark", INTRODUCTION]
     summary = _list_fastest_peers(stages)
     if summary:
         header = ["stage", "case", "this project", "fastest peer", "its figure", "ratio"]
         parts += ["## This project over its fastest peer", _format_table(header, summary)]
     for content in stages.values():
-        parts += [f"## {content['title']}", format_setting(content["setting"])]
-        parts += [format_remarks(content["remarks"])] if content["remarks"] else []
-        parts.append(format_rows(content["rows"], _make_columns(content["unit"])))
+        parts += [f"## {content['title']}", format_stage(content, _make_columns(content["unit"]))]
     return "\n\n".join(parts) + "\n"
 
 
-def format_setting(setting: dict[str, Any]) -> str:
-    """Formats where, how and when a stage was measured."""
+def format_stage(content: dict[str, Any], columns: Columns) -> str:
+    """Formats setting, remarks and rows of what `results.to_json` made.
+
+    Columns that are empty in every row are left out.
+
+    Args:
+      columns: Title, and what formats a row's cell.
+    """
+    cells = [[format_cell(row) for _, format_cell in columns] for row in content["rows"]]
+    kept = [k for k in range(len(columns)) if any(line[k] for line in cells)]
+    header, lines = [columns[k][0] for k in kept], [[line[k] for k in kept] for line in cells]
+    remarks = "\n".join(f"- {remark}" for remark in content["remarks"])
+    parts = (_format_setting(content["setting"]), remarks, _format_table(header, lines))
+    return "\n\n".join(filter(None, parts))
+
+
+def _format_setting(setting: dict[str, Any]) -> str:
     machine = setting["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items())
     gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
@@ -48,22 +57,6 @@ def format_setting(setting: dict[str, Any]) -> str:
         f"{gpu}; {setting['threads']} threads; {setting['rounds']} rounds. {versions}. "
         f"{setting['started']}, `{setting['command']}`"
     )
-
-
-def format_remarks(remarks: Sequence[str]) -> str:
-    """Formats remarks as a list."""
-    return "\n".join(f"- {remark}" for remark in remarks)
-
-
-def format_rows(rows: Sequence[Row], columns: Columns) -> str:
-    """Formats a table; leaves out the columns that are empty in every row.
-
-    Args:
-      columns: Title, and what formats a row's cell.
-    """
-    cells = [[format_cell(row) for _, format_cell in columns] for row in rows]
-    kept = [k for k in range(len(columns)) if any(line[k] for line in cells)]
-    return _format_table([columns[k][0] for k in kept], [[line[k] for k in kept] for line in cells])
 
 
 def format_case(title: str, size: int | None, batch: int | None, *more: str) -> str:
@@ -111,13 +104,13 @@ def _list_fastest_peers(stages: Mapping[str, dict[str, Any]]) -> list[list[str]]
     return lines
 
 
-def _make_columns(unit: str) -> Columns:
+def _make_columns(unit: Unit) -> Columns:
     columns: Columns = [
         ("case", lambda r: r["case"]),
         ("size", lambda r: f"{r['size']} px" if r["size"] else ""),
         ("batch", lambda r: str(r["batch"] or "")),
         ("precision", lambda r: r["precision"]),
-        ("contender", lambda r: f"**{r['contender']}**" if r["role"] == OURS else r["contender"]),
+        ("contender", lambda r: f"**{r['contender']}**" if r["role"] == "ours" else r["contender"]),
         (unit, lambda r: format_spread(r["value"], format_number)),
         ("ratio", lambda r: format_spread(r["ratio"], _format_ratio)),
         ("TFLOP/s", _format_teraflops),
@@ -128,7 +121,7 @@ def _make_columns(unit: str) -> Columns:
         ("remark", format_remark),
     ]
     # Where times are measured, a process may begin with each of them: these two mean nothing.
-    left_out = () if unit == IMAGES_A_SECOND else ("TFLOP/s", "ready after")
+    left_out = () if unit == "images/s" else ("TFLOP/s", "ready after")
     return [(title, format_cell) for title, format_cell in columns if title not in left_out]
 
 

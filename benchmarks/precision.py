@@ -10,21 +10,15 @@ Each way of computing is a contender of one case: it first answers all cells, th
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from benchmarks.child import Child, FreshChild, Starter, exit_on_sigterm
-from benchmarks.contenders import IMAGES_A_SECOND, OURS, PEER, VARIANT, Case, Contender, Stage
-from benchmarks.page import (
-    format_number,
-    format_remark,
-    format_remarks,
-    format_rows,
-    format_setting,
-    format_spread,
-)
+from benchmarks.contenders import Case, Contender, Role, Stage
+from benchmarks.page import format_number, format_remark, format_spread, format_stage
 from benchmarks.race import race
 from benchmarks.results import compute_spread, to_json
 from benchmarks.worker import ContenderError
@@ -40,7 +34,7 @@ _BUILDERS = "benchmarks.builders.precision"
 
 STAGE = Stage(
     title="What coarser numbers cost",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         "All ways run the same network on the same cells, as uint8 at the network's size. The "
         "reference is the Keras model in float32. Answer: the class with the highest probability. "
@@ -57,13 +51,12 @@ STAGE = Stage(
 )
 
 
-def compare_precisions(model: Path, images: Path, out: Path) -> dict[str, Any]:
+def compare_precisions(model: Path, images: Path, out: Path) -> None:
     """Measures all ways of computing on a folder of cells, and writes results and page.
 
-    Returns:
-      What the results file holds: `results.to_json` with `comparison` in each row (see
-      `builders.precision.Comparison`; None where it did not run), and `model`, `images`, `cells`,
-      `calibration`, `size`, `labelled`.
+    The results are those of `results.to_json` with `comparison` in each row (see
+    `builders.precision.compare`; None where it did not run), and `model`, `images`, `cells`,
+    `calibration`, `size`, `labelled`.
 
     Raises:
       UserError: if something is missing, or model or images cannot be used.
@@ -96,7 +89,6 @@ def compare_precisions(model: Path, images: Path, out: Path) -> dict[str, Any]:
     write_json(out / RESULTS, results)
     with write_aside(out / PAGE) as aside:
         aside.write_text(format_page(results))
-    return results
 
 
 def format_page(results: dict[str, Any]) -> str:
@@ -108,31 +100,33 @@ def format_page(results: dict[str, Any]) -> str:
     )
     if results["labelled"]:
         cells += " Accuracy is over these cells; the network may have been trained on some of them."
-    parts = [f"# {results['title']}", cells, format_setting(results["setting"])]
-    parts += [format_remarks(results["remarks"]), format_rows(results["rows"], COLUMNS)]
-    return "\n\n".join(parts) + "\n"
+    return f"# {results['title']}\n\n{cells}\n\n{format_stage(results, COLUMNS)}\n"
 
 
-def _prepare_cells(starter: Starter, settings: dict[str, Any]) -> dict[str, Any]:
-    """Has a worker read the cells; returns its facts."""
+def _prepare_cells(starter: Starter, settings: dict[str, str]) -> dict[str, Any]:
     print("  cells", flush=True)
     try:
-        return starter.prepare(Contender("cells", OURS, f"{_BUILDERS}:make_cells", settings, 0))
+        return starter.prepare(Contender("cells", "floor", f"{_BUILDERS}:make_cells", settings))
     except ContenderError as error:
         raise UserError(str(error).removeprefix("UserError: ")) from error
 
 
 def _make_case(shared: dict[str, Any], size: int) -> Case:
-    listed = [
-        ("TensorFlow, float32", OURS, "build_tensorflow", {"precision": "float32"}),
-        ("TensorFlow, bfloat16", VARIANT, "build_tensorflow", {"precision": "bfloat16"}),
-        ("OpenVINO, float32", PEER, "build_openvino", {"precision": "float32"}),
-        ("OpenVINO, bfloat16", PEER, "build_openvino", {"precision": "bfloat16"}),
-        ("OpenVINO, int8", PEER, "build_openvino_int8", {}),
+    listed: list[tuple[str, Role, str]] = [
+        ("TensorFlow", "ours", "float32"),
+        ("TensorFlow", "variant", "bfloat16"),
+        ("OpenVINO", "peer", "float32"),
+        ("OpenVINO", "peer", "bfloat16"),
+        ("OpenVINO", "peer", "int8"),
     ]
     contenders = [
-        Contender(name, role, f"{_BUILDERS}:{function}", {**shared, **more})
-        for name, role, function, more in listed
+        Contender(
+            f"{runtime}, {precision}",
+            role,
+            f"{_BUILDERS}:build_{runtime.lower()}",
+            {**shared, "precision": precision},
+        )
+        for runtime, role, precision in listed
     ]
     return Case("", contenders, size=size, batch=BATCH, seconds=SECONDS_A_TURN)
 
@@ -143,27 +137,25 @@ def _format_speed(row: dict[str, Any]) -> str:
     return format_spread(speeds, lambda n: f"{n:.2f}")
 
 
-def _format_comparison(row: dict[str, Any], form: str, needed: str) -> str:
+def _fill(form: str, needed: str) -> Callable[[dict[str, Any]], str]:
     """Fills a form from a row's comparison; empty where the figure `needed` is not known."""
-    found = row["comparison"]
-    return form.format(**found) if found and found[needed] is not None else ""
+
+    def format_cell(row: dict[str, Any]) -> str:
+        found = row["comparison"]
+        return form.format(**found) if found and found[needed] is not None else ""
+
+    return format_cell
 
 
 COLUMNS = [
     ("way", lambda r: r["contender"]),
     ("images/s", lambda r: format_spread(r["value"], format_number)),
     ("speed", _format_speed),
-    (
-        "answers changed",
-        lambda r: _format_comparison(r, "{changed} ({changed_share:.2%})", "changed"),
-    ),
-    (
-        "of them now right / now wrong",
-        lambda r: _format_comparison(r, "{to_right} / {to_wrong}", "to_right"),
-    ),
-    ("largest difference", lambda r: _format_comparison(r, "{largest:.1e}", "largest")),
-    ("mean difference", lambda r: _format_comparison(r, "{mean:.1e}", "mean")),
-    ("accuracy", lambda r: _format_comparison(r, "{accuracy:.4f}", "accuracy")),
+    ("answers changed", _fill("{changed} ({changed_share:.2%})", "changed")),
+    ("of them now right / now wrong", _fill("{to_right} / {to_wrong}", "to_right")),
+    ("largest difference", _fill("{largest:.1e}", "largest")),
+    ("mean difference", _fill("{mean:.1e}", "mean")),
+    ("accuracy", _fill("{accuracy:.4f}", "accuracy")),
     ("remark", format_remark),
 ]
 
@@ -178,10 +170,7 @@ def main() -> None:
         "--images", required=True, type=Path, help="folder of cells, in class folders if known"
     )
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/precision"),
-        help="folder to write to (default runs/precision)",
+        "--out", type=Path, default=Path("runs/precision"), help="folder (default runs/precision)"
     )
     arguments = parser.parse_args()
     exit_on_sigterm()

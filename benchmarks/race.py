@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.child import Runner
-from benchmarks.contenders import OURS, Case, Contender
+from benchmarks.child import Child, FreshChild
+from benchmarks.contenders import Case, Contender, Unit
 from benchmarks.machine import has_memory_for
 from benchmarks.results import Row, compute_speed_ratio, compute_value, make_rows
 from benchmarks.worker import ContenderError
+
+Runner = Child | FreshChild
 
 
 @dataclass
@@ -27,7 +29,7 @@ class _Entrant:
         else:
             self._note_facts(self.runner)
 
-    def turn(self, seconds: float, unit: str) -> float | None:
+    def turn(self, seconds: float, unit: Unit) -> float | None:
         """Takes a turn and returns its value; None if the contender is out."""
         if self.runner is None:
             return None
@@ -57,7 +59,7 @@ class _Entrant:
 
 def race(
     case: Case,
-    unit: str,
+    unit: Unit,
     rounds: int,
     start: Callable[[Contender], Runner],
     has_room: Callable[[float], bool] = has_memory_for,
@@ -102,11 +104,11 @@ def _fits_another(heat: Sequence[_Entrant], has_room: Callable[[float], bool]) -
     return len(sizes) < 2 or has_room(max(sizes))
 
 
-def _run_heat(heat: Sequence[_Entrant], seconds: float, unit: str, rounds: int) -> None:
+def _run_heat(heat: Sequence[_Entrant], seconds: float, unit: Unit, rounds: int) -> None:
     first, *others = heat
     for _ in range(rounds):
         ours = first.turn(seconds, unit)
         for entrant in others:
             measured = entrant.turn(seconds, unit)
-            if ours is not None and measured is not None and entrant.row.role != OURS:
+            if ours is not None and measured is not None and entrant.row.role != "ours":
                 entrant.row.ratios.append(compute_speed_ratio(ours, measured, unit))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.contenders import IMAGES_A_SECOND, OURS, PEER, Case, Stage
+from benchmarks.contenders import Case, Role, Stage, Unit
 from benchmarks.worker import Turn
 
 
@@ -14,9 +14,8 @@ class Row:
     """One contender's results.
 
     Attributes:
-      contender: Its name.
-      role: See `contenders.Contender`, also for `group`.
-      case: Title of its case; see `contenders.Case`, also for the next three and `gflop_an_image`.
+      case: Title of its case. The other fields that a `contenders.Contender` or a
+        `contenders.Case` has, too, are theirs.
       values: One per round, in the stage's unit.
       ratios: Speed of ours over this one in the same round; none for ours.
       others: Share of the cores that other processes used, one per round; None where the system
@@ -29,7 +28,7 @@ class Row:
     """
 
     contender: str
-    role: str
+    role: Role
     case: str
     precision: str
     size: int | None
@@ -58,16 +57,16 @@ def make_rows(case: Case) -> list[Row]:
     ]
 
 
-def compute_value(turn: Turn, unit: str) -> float:
+def compute_value(turn: Turn, unit: Unit) -> float:
     """Computes images per second, or seconds per step."""
-    if unit == IMAGES_A_SECOND:
+    if unit == "images/s":
         return turn.images / turn.seconds
     return turn.seconds / turn.steps
 
 
-def compute_speed_ratio(ours: float, other: float, unit: str) -> float:
+def compute_speed_ratio(ours: float, other: float, unit: Unit) -> float:
     """Computes how many times as fast ours is; above 1 ours is faster."""
-    return ours / other if unit == IMAGES_A_SECOND else other / ours
+    return ours / other if unit == "images/s" else other / ours
 
 
 def compute_spread(values: Sequence[float]) -> dict[str, float] | None:
@@ -77,45 +76,30 @@ def compute_spread(values: Sequence[float]) -> dict[str, float] | None:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def find_fastest_peers(rows: Sequence[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
+def find_fastest_peers(rows: Sequence[dict[str, Any]], unit: Unit) -> list[dict[str, Any]]:
     """Finds the row of the fastest peer by median, for each case and group of peers."""
-
-    def is_faster(row: dict[str, Any], other: dict[str, Any]) -> bool:
-        return compute_speed_ratio(row["value"]["median"], other["value"]["median"], unit) > 1
-
-    best: dict[tuple, dict[str, Any]] = {}
+    peers: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["role"] != PEER or not row["values"] or not row["ratios"]:
-            continue
-        key = (_get_case_key(row), row["group"])
-        if key not in best or is_faster(row, best[key]):
-            best[key] = row
-    return list(best.values())
+        if row["role"] == "peer" and row["value"] and row["ratios"]:
+            peers.setdefault((_get_case_key(row), row["group"]), []).append(row)
+    choose = max if unit == "images/s" else min
+    return [choose(group, key=lambda row: row["value"]["median"]) for group in peers.values()]
 
 
 def find_ours(rows: Sequence[dict[str, Any]], peer: dict[str, Any]) -> dict[str, Any]:
     """Finds our row of a peer's case."""
-    return next(r for r in rows if r["role"] == OURS and _get_case_key(r) == _get_case_key(peer))
+    return next(r for r in rows if r["role"] == "ours" and _get_case_key(r) == _get_case_key(peer))
 
 
 def to_json(stage: Stage, rows: Sequence[Row], setting: dict[str, Any]) -> dict[str, Any]:
-    """Makes what bench.json holds of a stage.
-
-    Args:
-      rows: Of all its cases so far.
-      setting: Where and how it was measured, see `machine.describe_setting`.
-    """
+    """Makes what bench.json holds of a stage; `setting`: see `machine.describe_setting`."""
     return {
         "title": stage.title,
         "unit": stage.unit,
         "remarks": list(stage.remarks),
         "setting": setting,
         "rows": [
-            {
-                **asdict(row),
-                "value": compute_spread(row.values),
-                "ratio": compute_spread(row.ratios),
-            }
+            asdict(row) | {"value": compute_spread(row.values), "ratio": compute_spread(row.ratios)}
             for row in rows
         ],
     }

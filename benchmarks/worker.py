@@ -38,20 +38,11 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """The first answer of a worker: the facts of its work, and the memory it has needed so far."""
-
-    facts: dict[str, Any]
-    peak_gib: float
-
-
-@dataclass(frozen=True)
 class Turn:
     """What a contender did in one turn: whole steps until its seconds are over, at least one.
 
     Attributes:
-      steps: Number of steps.
-      images: Number of images in them.
+      images: Number of images in its steps.
       seconds: By the worker's clock.
       others: Share of the machine's cores that other processes used meanwhile, 0 to 1; None
         where the system does not tell.
@@ -76,8 +67,9 @@ def run(
 ) -> None:
     """Runs a contender in this new process.
 
-    Sends `Ready`, then a `Turn` for each length of a turn that it receives, in seconds. A failure
-    of any library is sent as a `ContenderError`, with the stack trace in the log.
+    Sends the facts of its work and the most memory that it has held in GiB, then a `Turn` for each
+    length of a turn that it receives, in seconds. A failure of any library is sent as a
+    `ContenderError`, with the stack trace in the log.
 
     Args:
       threads: Cores to use.
@@ -99,12 +91,14 @@ def run(
         work = getattr(importlib.import_module(module), function)(**contender.settings)
         for _ in range(contender.warm_up):
             work.step()
-        connection.send(Ready(work.facts, _measure_peak_gib()))
+        peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # without children
+        connection.send((work.facts, peak_gib))
         while True:
             connection.send(_run_turn(work, connection.recv()))
     except Exception as error:
         traceback.print_exc()
-        connection.send(ContenderError(f"{type(error).__name__}: {_find_first_line(error)}"))
+        first_line = next(filter(str.strip, str(error).splitlines()), "no message")
+        connection.send(ContenderError(f"{type(error).__name__}: {first_line}"))
 
 
 def die_with_parent() -> None:
@@ -132,13 +126,3 @@ def _run_turn(work: Work, seconds: float) -> Turn:
         passed = time.perf_counter() - start
         if passed >= seconds:
             return Turn(steps, images, passed)
-
-
-def _measure_peak_gib() -> float:
-    """Most memory that this process has held, without its children."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _find_first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"

@@ -2,8 +2,9 @@
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,8 +23,9 @@ def build_asking(
     work: str,
     batch: int,
     precision: str,
-    ask: Callable[[np.ndarray], Answer],
+    ask: Callable[[Any], Answer],
     files: bool = False,
+    decode: bool = True,
 ) -> Work:
     """Checks a network's probabilities, then asks it batch after batch.
 
@@ -31,25 +33,26 @@ def build_asking(
       batch: Images per step; must divide their number.
       precision: Only `float32` is held to `TOLERANCE`.
       ask: Takes uint8 [batch, height, width, 3], returns NumPy arrays with `probabilities`.
-      files: Whether a step begins with PNG files, which Pillow decodes.
+      files: Whether a step begins with PNG files.
+      decode: Whether Pillow decodes these files; else `ask` takes a list of them.
 
     Raises:
       ValueError: if the probabilities are not those of the float32 Keras model.
     """
-    images = np.load(Path(work, IMAGES))
-    batches = images.reshape(-1, batch, *images.shape[1:])
-    found = np.concatenate([ask(part)["probabilities"] for part in batches])
+    images = read_png_files(work) if files else np.load(Path(work, IMAGES))
+    batches = [images[k : k + batch] for k in range(0, len(images), batch)]
+
+    def answer(part: Any) -> Answer:
+        if files and decode:
+            part = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in part])
+        return ask(part)
+
+    found = np.concatenate([answer(part)["probabilities"] for part in batches])
     error = check_probabilities(work, found, precision)
-    turns: Iterator[np.ndarray]
-    if files:
-        encoded = read_png_files(work)
-        parts = itertools.cycle(encoded[k : k + batch] for k in range(0, len(encoded), batch))
-        turns = (np.stack([np.asarray(Image.open(io.BytesIO(f))) for f in part]) for part in parts)
-    else:
-        turns = itertools.cycle(batches)
+    turns = itertools.cycle(batches)
 
     def step() -> int:
-        ask(next(turns))
+        answer(next(turns))
         return batch
 
     return Work(step, {"error": error})

@@ -17,41 +17,44 @@ from leuko_tf.classes import CODES
 from leuko_tf.config import ModelConfig
 from leuko_tf.network.resnext import from_config
 
+BACKEND = keras.backend.backend()
+
 
 def probe() -> Work:
-    """Finds the GPU that Keras' backend sees; facts `gpu` and `backend`.
+    """Finds the GPU that Keras' backend sees; facts `gpu` and `backend`. RuntimeError if none."""
+    name = None
+    if BACKEND == "jax":
+        import jax
 
-    Raises:
-      RuntimeError: if it sees none.
-    """
-    backend = keras.backend.backend()
-    find_gpu = {"jax": _find_jax_gpu, "tensorflow": _find_tensorflow_gpu}.get(backend)
-    name = find_gpu() if find_gpu else None
+        name = next((d.device_kind for d in jax.devices() if d.platform == "gpu"), None)
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        for device in tf.config.list_physical_devices("GPU")[:1]:
+            name = tf.config.experimental.get_device_details(device).get("device_name")
     if name is None:
-        raise RuntimeError(f"Keras on {backend} sees no GPU (KERAS_BACKEND=jax or tensorflow)")
-    return Work(facts={"gpu": name, "backend": backend})
+        raise RuntimeError(f"Keras on {BACKEND} sees no GPU (KERAS_BACKEND=jax or tensorflow)")
+    return Work(facts={"gpu": name, "backend": BACKEND})
 
 
 def build_training(size: int, batch: int) -> Work:
     """Optimizer steps on a batch that lies on the device."""
     model = _make_model(size)
     model.compile("adam", keras.losses.CategoricalCrossentropy(), jit_compile=True)
-    is_jax = keras.backend.backend() == "jax"
-    make_run = _make_jax_training if is_jax else _make_tensorflow_training
+    make_run = _make_jax_training if BACKEND == "jax" else _make_tensorflow_training
     return _repeat(make_run(model, *_draw_batch(size, batch)), batch)
 
 
 def build_inference(size: int, batch: int) -> Work:
     """Probabilities of a batch that lies on the device."""
     model, (images, _) = _make_model(size), _draw_batch(size, batch)
-    is_jax = keras.backend.backend() == "jax"
-    make_run = _make_jax_inference if is_jax else _make_tensorflow_inference
+    make_run = _make_jax_inference if BACKEND == "jax" else _make_tensorflow_inference
     return _repeat(make_run(model, images), batch)
 
 
 def _make_model(size: int) -> keras.Model:
     keras.utils.set_random_seed(1)
-    return from_config(ModelConfig(input_size=size), precision="mixed_bfloat16")
+    return from_config(ModelConfig(input_size=size, field=size), precision="mixed_bfloat16")
 
 
 def _draw_batch(size: int, batch: int) -> tuple[Any, Any]:
@@ -62,8 +65,7 @@ def _draw_batch(size: int, batch: int) -> tuple[Any, Any]:
 
 
 def _repeat(run: Callable[[], Any], batch: int) -> Work:
-    note = f"Keras on {keras.backend.backend()}"
-    return repeat_steps(run, keras.ops.convert_to_numpy, batch, note)
+    return repeat_steps(run, keras.ops.convert_to_numpy, batch, f"Keras on {BACKEND}")
 
 
 def _make_jax_training(model: keras.Model, images: Any, labels: Any) -> Callable[[], Any]:
@@ -85,14 +87,7 @@ def _make_jax_training(model: keras.Model, images: Any, labels: Any) -> Callable
         return loss, (trainable, moving, optimizer_state)
 
     compiled = jax.jit(advance, donate_argnums=0)
-    state = tuple(
-        [variable.value for variable in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            optimizer.variables,
-        )
-    )
+    state = (*_get_values(model), [variable.value for variable in optimizer.variables])
 
     def run() -> Any:
         nonlocal state
@@ -105,14 +100,20 @@ def _make_jax_training(model: keras.Model, images: Any, labels: Any) -> Callable
 def _make_jax_inference(model: keras.Model, images: Any) -> Callable[[], Any]:
     import jax
 
-    trainable = [variable.value for variable in model.trainable_variables]
-    moving = [variable.value for variable in model.non_trainable_variables]
+    trainable, moving = _get_values(model)
 
     @jax.jit
     def predict(trainable: Any, moving: Any, images: Any) -> Any:
         return model.stateless_call(trainable, moving, images, training=False)[0]
 
     return lambda: predict(trainable, moving, images)
+
+
+def _get_values(model: keras.Model) -> tuple[list[Any], list[Any]]:
+    """Trainable and other values of a model."""
+    variables = model.trainable_variables, model.non_trainable_variables
+    trainable, moving = ([variable.value for variable in group] for group in variables)
+    return trainable, moving
 
 
 def _make_tensorflow_training(model: keras.Model, images: Any, labels: Any) -> Callable[[], Any]:
@@ -126,17 +127,3 @@ def _make_tensorflow_inference(model: keras.Model, images: Any) -> Callable[[], 
 
     predict = tf.function(lambda given: model(given, training=False), jit_compile=True)
     return lambda: predict(images)
-
-
-def _find_jax_gpu() -> str | None:
-    import jax
-
-    found = [device for device in jax.devices() if device.platform == "gpu"]
-    return found[0].device_kind if found else None
-
-
-def _find_tensorflow_gpu() -> str | None:
-    import tensorflow as tf
-
-    found = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(found[0]).get("device_name") if found else None

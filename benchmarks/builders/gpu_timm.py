@@ -4,10 +4,10 @@ import timm
 import torch
 from torch import nn
 
+from benchmarks.builders.torch_cpu import make_adam
 from benchmarks.stages.gpu import repeat_steps
 from benchmarks.worker import Work
 
-NAME = "resnext50_32x4d"
 OUTPUTS = 15
 
 
@@ -16,7 +16,7 @@ def build_training(size: int, batch: int, mode: str) -> Work:
     network = _make_network().train()
     images = _draw_images(size, batch)
     labels = torch.randint(0, OUTPUTS, (batch,), device="cuda")
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    optimizer = make_adam(network)
     cross_entropy = nn.CrossEntropyLoss()
 
     @torch.compile(mode=mode)
@@ -55,7 +55,7 @@ def _make_network() -> nn.Module:
         raise RuntimeError("this PyTorch sees no GPU")
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    network = timm.create_model(NAME, num_classes=OUTPUTS)
+    network = timm.create_model("resnext50_32x4d", num_classes=OUTPUTS)
     return network.to("cuda", memory_format=torch.channels_last)
 
 

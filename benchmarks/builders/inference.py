@@ -1,29 +1,16 @@
 """Our answers by the runtimes and by the exported SavedModel, and the network that all run."""
 
-import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.builders.answers import (
-    Answer,
-    add_scores,
-    build_asking,
-    check_probabilities,
-    read_png_files,
-)
+from benchmarks.builders.answers import Answer, add_scores, build_asking
 from benchmarks.contenders import POLICIES
-from benchmarks.stages.inference import (
-    CELLS,
-    EXPECTED,
-    EXPORTS,
-    IMAGES,
-    KERAS_MODEL,
-    SIZE,
-    WEIGHTS,
-)
+from benchmarks.stages import inference as stage
 from benchmarks.stages.serving import ENCODED
 from benchmarks.worker import Work
 from leuko_tf.classes import CODES
@@ -44,75 +31,55 @@ FITTED = 8
 def make_network(work: str) -> Work:
     """Writes model, weights, exports, cells and their probabilities."""
     folder = Path(work)
-    if (folder / EXPORTS).is_dir():
+    if (folder / stage.EXPORTS).is_dir():
         return Work()  # made for another stage
-    images = draw_cells(CELLS)
-    model = fit_network(ModelConfig(input_size=SIZE), images)
-    np.save(folder / IMAGES, images)
-    np.save(folder / EXPECTED, model.predict(images, batch_size=8, verbose=0))
-    np.savez(folder / WEIGHTS, allow_pickle=False, **get_keras_weights(model))
-    model.save(folder / KERAS_MODEL)
+    images = draw_cells(stage.CELLS)
+    config = ModelConfig(input_size=stage.SIZE)
+    model = fit_network(config, images)
+    np.save(folder / stage.IMAGES, images)
+    np.save(folder / stage.EXPECTED, model.predict(images, batch_size=8, verbose=0))
+    np.savez(folder / stage.WEIGHTS, allow_pickle=False, **get_keras_weights(model))
+    model.save(folder / stage.KERAS_MODEL)
     for precision, policy in POLICIES.items():
-        copy = from_config(ModelConfig(input_size=SIZE), precision=policy)
+        copy = from_config(config, precision=policy)
         copy.set_weights(model.get_weights())
-        export(copy, folder / EXPORTS / precision, {"benchmark": True})
+        export(copy, folder / stage.EXPORTS / precision, {"benchmark": True})
     return Work()
 
 
-def build_tensorflow(work: str, batch: int, precision: str) -> Work:
-    """The default runtime of the commands that take a model; float32."""
-    return _build_runtime(runtimes.TENSORFLOW, work, batch, precision)
-
-
-def build_openvino(work: str, batch: int, precision: str, files: bool) -> Work:
-    """`--runtime openvino`; float32. `files`: whether a step begins with PNG files."""
-    return _build_runtime(runtimes.OPENVINO, work, batch, precision, files)
-
-
-def _build_runtime(
-    runtime: str, work: str, batch: int, precision: str, files: bool = False
+def build_runtime(
+    work: str, batch: int, precision: str, runtime: str = runtimes.TENSORFLOW, files: bool = False
 ) -> Work:
-    predict = runtimes.make_predictor(load_model(Path(work, KERAS_MODEL)), runtime)
+    """What a command's `--runtime` computes; float32."""
+    predict = runtimes.make_predictor(load_model(Path(work, stage.KERAS_MODEL)), runtime)
     return build_asking(work, batch, precision, lambda images: add_scores(predict(images)), files)
 
 
 def build_exported(work: str, batch: int, precision: str) -> Work:
     """The signature `serving_default` of the export in this precision."""
-    loaded = tf.saved_model.load(str(Path(work, EXPORTS, precision, "1")))
-
-    def ask(images: np.ndarray) -> Answer:
-        answers = loaded.signatures["serving_default"](images=tf.constant(images))
-        return {name: answer.numpy() for name, answer in answers.items()}
-
-    return build_asking(work, batch, precision, ask)
+    return build_asking(work, batch, precision, _load_signature(work, precision, "serving_default"))
 
 
 def build_encoded(work: str, batch: int) -> Work:
     """The signature `encoded` of the float32 export: PNG files to NumPy arrays."""
-    loaded = tf.saved_model.load(str(Path(work, EXPORTS, "float32", "1")))
-    files = read_png_files(work)
-    batches = [files[k : k + batch] for k in range(0, len(files), batch)]
+    ask = _load_signature(work, "float32", ENCODED)
+    return build_asking(work, batch, "float32", ask, files=True, decode=False)
 
-    def ask(images: list[bytes]) -> Answer:
-        signature = loaded.signatures[ENCODED]  # by itself it does not keep its variables alive
-        return {name: a.numpy() for name, a in signature(images=tf.constant(images)).items()}
 
-    error = check_probabilities(work, np.concatenate([ask(b)["probabilities"] for b in batches]))
-    turns = itertools.cycle(batches)
+def _load_signature(work: str, precision: str, name: str) -> Callable[[Any], Answer]:
+    loaded = tf.saved_model.load(str(Path(work, stage.EXPORTS, precision, "1")))
 
-    def step() -> int:
-        ask(next(turns))
-        return batch
+    def ask(images: Any) -> Answer:
+        signature = loaded.signatures[name]  # by itself it does not keep its variables alive
+        return {key: a.numpy() for key, a in signature(images=tf.constant(images)).items()}
 
-    return Work(step, {"error": error})
+    return ask
 
 
 def draw_cells(number: int) -> np.ndarray:
     """Draws synthetic cells, uint8 [number, 400, 400, 3], class after class."""
-    drawn = [
-        draw_cell(CODES[i % len(CODES)], np.random.default_rng([1, i]))[0] for i in range(number)
-    ]
-    return np.stack([cell[..., :3] for cell in drawn])
+    codes = [CODES[i % len(CODES)] for i in range(number)]
+    return np.stack([draw_cell(c, np.random.default_rng([1, i]))[0] for i, c in enumerate(codes)])
 
 
 def fit_network(config: ModelConfig, images: np.ndarray) -> keras.Model:

@@ -35,20 +35,9 @@ def make_smear(work: str, images: int) -> Work:
 
 
 def build_batches(
-    work: str,
-    size: int,
-    batch: int,
-    cache: str = "memory",
-    rotate: bool = True,
-    flip: bool = True,
+    work: str, size: int, batch: int, cache: str = "memory", rotate: bool = True, flip: bool = True
 ) -> Work:
-    """Batches of decoded cells, as a training takes them.
-
-    Args:
-      cache: `memory` or `disk`.
-      rotate: Whether to rotate by any angle.
-      flip: Whether to flip.
-    """
+    """Batches of decoded cells, as a training takes them. `cache`: `memory` or `disk`."""
     config = _make_config(size, batch, rotate, flip)
     file = Path(work, f"cells_{size}.npy") if cache == "disk" else None
     cells = pipeline.decode_folds(_open(work), FOLDS, config, file)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,15 @@ FEWEST_CELLS = 20
 SEED = 1
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One way of computing compared with the reference.
+def compare(
+    found: np.ndarray, reference: np.ndarray, labels: np.ndarray | None
+) -> dict[str, float | None]:
+    """Compares probabilities [n, classes] of the same cells with the reference.
 
-    Attributes:
+    Args:
+      labels: int array [n], or None if they are not known.
+
+    Returns:
       changed: Number of cells whose most probable class is another.
       changed_share: The same as a share of all cells, 0 to 1.
       to_right: Changed answers that became right; None without labels.
@@ -47,24 +50,6 @@ class Comparison:
       largest: Largest absolute difference of a probability.
       mean: Mean over the cells of their largest absolute difference.
       accuracy: Share of cells answered right; None without labels.
-    """
-
-    changed: int
-    changed_share: float
-    to_right: int | None
-    to_wrong: int | None
-    largest: float
-    mean: float
-    accuracy: float | None
-
-
-def compare(found: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> Comparison:
-    """Compares probabilities of the same cells.
-
-    Args:
-      found: float array [n, classes], n at least 1.
-      reference: float array of the same shape.
-      labels: int array [n], or None if they are not known.
 
     Raises:
       ValueError: if the shapes differ, or `found` holds values that are not finite.
@@ -77,15 +62,15 @@ def compare(found: np.ndarray, reference: np.ndarray, labels: np.ndarray | None)
     after, before = found.argmax(axis=1), reference.argmax(axis=1)
     changed = after != before
     is_labelled = labels is not None
-    return Comparison(
-        changed=int(changed.sum()),
-        changed_share=float(changed.mean()),
-        to_right=int((changed & (after == labels)).sum()) if is_labelled else None,
-        to_wrong=int((changed & (before == labels)).sum()) if is_labelled else None,
-        largest=float(differences.max()),
-        mean=float(differences.mean()),
-        accuracy=float((after == labels).mean()) if is_labelled else None,
-    )
+    return {
+        "changed": int(changed.sum()),
+        "changed_share": float(changed.mean()),
+        "to_right": int((changed & (after == labels)).sum()) if is_labelled else None,
+        "to_wrong": int((changed & (before == labels)).sum()) if is_labelled else None,
+        "largest": float(differences.max()),
+        "mean": float(differences.mean()),
+        "accuracy": float((after == labels).mean()) if is_labelled else None,
+    }
 
 
 def make_cells(work: str, model: str, images: str) -> Work:
@@ -122,8 +107,8 @@ def make_cells(work: str, model: str, images: str) -> Work:
     is_labelled = all(name in INDEX for name in classes)
     if is_labelled:
         np.save(Path(work, LABELS), [INDEX[name] for name in classes])
-    facts = {"cells": len(measured), "calibration": calibrating}
-    return Work(facts={**facts, "size": size, "labelled": is_labelled})
+    facts = {"cells": len(measured), "calibration": calibrating, "size": size}
+    return Work(facts=facts | {"labelled": is_labelled})
 
 
 def build_tensorflow(work: str, model: str, precision: str) -> Work:
@@ -137,20 +122,15 @@ def build_tensorflow(work: str, model: str, precision: str) -> Work:
 
 
 def build_openvino(work: str, model: str, precision: str) -> Work:
-    """OpenVINO as `leuko_tf.network.runtimes` uses it, in `float32` or `bfloat16`."""
-    converted = runtimes.convert_for_openvino(runtimes.extract_network(load_model(Path(model))))
-    return _build_asking(work, runtimes.compile_for_openvino(converted, precision))
+    """OpenVINO as `leuko_tf.network.runtimes` uses it, in `float32`, `bfloat16` or `int8`."""
+    network = runtimes.convert_for_openvino(runtimes.extract_network(load_model(Path(model))))
+    if precision != "int8":
+        return _build_asking(work, runtimes.compile_for_openvino(network, precision))
+    import nncf  # after OpenVINO, whose telemetry is off by then
 
-
-def build_openvino_int8(work: str, model: str) -> Work:
-    """OpenVINO in int8, its ranges from the cells for calibration."""
-    runtimes.import_openvino()  # before NNCF does, and with its telemetry off
-    import nncf
-
-    converted = runtimes.convert_for_openvino(runtimes.extract_network(load_model(Path(model))))
     cells = np.load(Path(work, CALIBRATION_CELLS))
     quantised = nncf.quantize(
-        converted,
+        network,
         nncf.Dataset(cells, lambda cell: cell[np.newaxis].astype(np.float32)),
         subset_size=len(cells),
         preset=nncf.QuantizationPreset.MIXED,
@@ -178,7 +158,7 @@ def _build_asking(work: str, predict: Callable[[np.ndarray], np.ndarray]) -> Wor
     labels = np.load(Path(work, LABELS)) if Path(work, LABELS).is_file() else None
     batches = [cells[i : i + BATCH] for i in range(0, len(cells), BATCH)]
     found = np.concatenate([predict(batch) for batch in batches])
-    comparison = compare(found, np.load(Path(work, REFERENCE)), labels)
+    facts = {"comparison": compare(found, np.load(Path(work, REFERENCE)), labels)}
     turns = itertools.cycle(batches[:-1] or batches)  # the last may be smaller: another graph
 
     def step() -> int:
@@ -186,7 +166,7 @@ def _build_asking(work: str, predict: Callable[[np.ndarray], np.ndarray]) -> Wor
         predict(batch)
         return len(batch)
 
-    return Work(step, {"comparison": asdict(comparison)})
+    return Work(step, facts)
 
 
 def _read_cell(file: Path, field: int, size: int) -> np.ndarray:

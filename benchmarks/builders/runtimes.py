@@ -11,7 +11,7 @@ from benchmarks.worker import Work
 
 
 def build_onnx_runtime(work: str, batch: int, precision: str, files: bool = False) -> Work:
-    """ONNX Runtime; float32. `files`: whether a step begins with PNG files."""
+    """ONNX Runtime; float32."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -27,22 +27,18 @@ def build_onnx_runtime(work: str, batch: int, precision: str, files: bool = Fals
 
 
 def build_openvino(work: str, batch: int, precision: str, files: bool = False) -> Work:
-    """OpenVINO with a static shape. `files`: whether a step begins with PNG files."""
+    """OpenVINO with a static shape."""
     from leuko_tf.network.runtimes import import_openvino
 
     core = import_openvino().Core()
     network = core.read_model(Path(work, ONNX))
     network.reshape([batch, SIZE, SIZE, 3])
-    compiled = core.compile_model(
-        network,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": count_cores(),
-        },
-    )
-    request = compiled.create_infer_request()
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": count_cores(),
+    }
+    request = core.compile_model(network, "CPU", hints).create_infer_request()
 
     def ask(images: np.ndarray) -> Answer:
         # The output belongs to the request, which overwrites it next time.

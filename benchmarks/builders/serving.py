@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +20,7 @@ from serving.answers import PREDICT, make_request
 from serving.client import Client
 from serving.connection import DEFAULT_MODEL, open_channel
 from serving.local_server import BATCHING_FILE
-from serving.server.configs import BatchingParameters, read_batching
+from serving.server.configs import read_batching
 
 READY = " ready on "
 DEADLINE_S = 60.0
@@ -45,14 +45,12 @@ def build_grpc(
       images: Images per request; must divide their number.
       runtime: See `serving.local_server`.
     """
-    options = ["--runtime", runtime]
+    options = ["--model-base-path", str(_copy_without_warm_up(Path(work))), "--runtime", runtime]
     if batching is not None:
-        usual: Any = read_batching(BATCHING_FILE)
-        file = Path(work, f"batching_{'_'.join(batching)}_{uuid4().hex}.config")
-        file.write_text(_format_batching_config(replace(usual, **batching)))
+        file = Path(work, f"batching_{uuid4().hex}.config")
+        file.write_text(_format_batching_config(batching))
         options += ["--enable-batching", "--batching-parameters-file", str(file)]
-    base = _copy_without_warm_up(Path(work))
-    address = _start_server(["--model-base-path", str(base), *options])
+    address = _start_server(options)
     files = read_png_files(work)
     with Client(address) as client:
         answers = [client.predict([file])[0] for file in files]
@@ -61,10 +59,8 @@ def build_grpc(
     error = check_probabilities(work, found)
 
     groups = [files[k : k + images] for k in range(0, len(files), images)]
-    messages = [
-        make_request(DEFAULT_MODEL, signature, group).SerializeToString() for group in groups
-    ]
-    turns = itertools.cycle(messages)
+    requests = (make_request(DEFAULT_MODEL, signature, group) for group in groups)
+    turns = itertools.cycle([request.SerializeToString() for request in requests])
 
     def step() -> int:
         # A new channel for each step: between turns, client and server are paused for minutes.
@@ -104,8 +100,8 @@ def _start_server(options: list[str]) -> str:
     return line.strip().rpartition(READY)[2]
 
 
-def _format_batching_config(parameters: BatchingParameters) -> str:
-    numbers = asdict(parameters)
+def _format_batching_config(other: dict[str, Any]) -> str:
+    numbers = asdict(read_batching(BATCHING_FILE)) | other
     sizes = numbers.pop("allowed_batch_sizes")
     lines = [f"{name} {{ value: {value} }}" for name, value in numbers.items()]
     return "\n".join(lines + [f"allowed_batch_sizes: {size}" for size in sizes]) + "\n"

@@ -6,6 +6,7 @@ of Keras' layers, by which weights are copied.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +17,28 @@ from torch.nn import functional
 from benchmarks.builders.answers import Answer, add_scores, build_asking
 from benchmarks.stages.inference import ONNX, SIZE, WEIGHTS
 from benchmarks.worker import Work
+from leuko_tf.classes import CODES
 from leuko_tf.config import ModelConfig
 
 EPSILON = 1e-3
-NEGATIVE_SLOPE = 0.3
 PARAMETERS = 23_112_975  # with 15 outputs; with moving averages, as Keras counts
-LEARNING_RATE, ADAM_EPSILON = 1e-3, 1e-7  # as in Keras
 OPSET = 17
 
-TENSORFLOW, SYMMETRIC = "tensorflow", "symmetric"
+activate = partial(functional.leaky_relu, negative_slope=0.3)
 
 
 def build_training(
     size: int, batch: int, precision: str, compiled: bool, channels_last: bool
 ) -> Work:
-    """Optimizer steps on a fixed batch; bfloat16 by autocast.
-
-    Args:
-      compiled: Whether to use `torch.compile`.
-      channels_last: Layout of images and weights.
-    """
+    """Optimizer steps on a fixed batch; bfloat16 by autocast, compiled by `torch.compile`."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = make_resnext50(SYMMETRIC).to(memory_format=layout).train()
+    network = make_resnext50(symmetric=True).to(memory_format=layout).train()
     run = torch.compile(network) if compiled else network
     images = (torch.rand(batch, 3, size, size) * 255).to(memory_format=layout)
-    labels = torch.randint(0, 15, (batch,))
+    labels = torch.randint(0, len(CODES), (batch,))
     compute_loss = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=LEARNING_RATE, eps=ADAM_EPSILON, fused=True
-    )
+    optimizer = make_adam(network)
 
     def step() -> int:
         optimizer.zero_grad(set_to_none=True)
@@ -80,6 +73,11 @@ def build_inference(work: str, batch: int, precision: str, mode: str) -> Work:
     return build_asking(work, batch, precision, ask)
 
 
+def make_adam(network: nn.Module) -> torch.optim.Optimizer:
+    """Makes PyTorch's fastest Adam, with Keras' learning rate and epsilon."""
+    return torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
+
+
 def make_onnx(work: str) -> Work:
     """Writes the network as `ONNX`: uint8 images [batch, 400, 400, 3] to probabilities."""
     example = torch.zeros((1, SIZE, SIZE, 3), dtype=torch.uint8)
@@ -101,21 +99,20 @@ class ResNeXt(nn.Module):
 
     Args:
       config: Sizes of the network; `input_size` is not used, images have any size.
-      num_outputs: Number of classes.
-      padding: `TENSORFLOW` pads strided convolutions as TensorFlow's SAME does: at an even size,
-        one pixel more at the end than at the beginning. Outputs are equal, for a copy of the map.
-        `SYMMETRIC` is what PyTorch's users write: the same amount of work, other outputs.
+      symmetric: Whether strided convolutions are padded as PyTorch's users do: the same amount of
+        work, other outputs. Else they are padded as TensorFlow's SAME does, at an even size one
+        pixel more at the end than at the beginning. Outputs are equal, for a copy of the map.
 
     Call arguments:
-      images: uint8 or float [batch, 3, height, width], 0 to 255.
+      images: uint8 or float [batch, 3, side, side], 0 to 255.
 
     Returns:
-      Logits, [batch, num_outputs].
+      Logits, [batch, 15].
     """
 
-    def __init__(self, config: ModelConfig, num_outputs: int = 15, padding: str = TENSORFLOW):
+    def __init__(self, config: ModelConfig, symmetric: bool = False):
         super().__init__()
-        self._asymmetric = padding == TENSORFLOW
+        self._symmetric = symmetric
         self._blocks: list[str] = []
         self.layers = nn.ModuleDict()
         self._add_convolution("stem_conv", "stem_norm", 3, config.stem_width, 7, stride=2)
@@ -128,7 +125,7 @@ class ResNeXt(nn.Module):
                     f"stage{stage}_block{block}", channels, inner, stride, config.cardinality
                 )
                 channels = 2 * inner
-        self.layers["probabilities"] = nn.Linear(channels, num_outputs)
+        self.layers["probabilities"] = nn.Linear(channels, len(CODES))
 
     def _add_block(self, name: str, channels: int, inner: int, stride: int, groups: int) -> None:
         self._add_convolution(f"{name}_conv1", f"{name}_1_norm", channels, inner, 1)
@@ -156,54 +153,38 @@ class ResNeXt(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images.float() / 255.0
-        x = self._activate(self._convolve(x, "stem_conv", "stem_norm"))
+        x = activate(self._convolve(x, "stem_conv", "stem_norm"))
         x = self._pool(x)
         for name in self._blocks:
-            y = self._activate(self._convolve(x, f"{name}_conv1", f"{name}_1_norm"))
-            y = self._activate(self._convolve(y, f"{name}_conv2", f"{name}_2_norm"))
+            y = activate(self._convolve(x, f"{name}_conv1", f"{name}_1_norm"))
+            y = activate(self._convolve(y, f"{name}_conv2", f"{name}_2_norm"))
             y = self._convolve(y, f"{name}_conv3", f"{name}_3_norm")
             if f"{name}_projection" in self.layers:
                 x = self._convolve(x, f"{name}_projection", f"{name}_projection_norm")
-            x = self._activate(x + y)
+            x = activate(x + y)
         return self.layers["probabilities"](x.mean((2, 3)))
 
     def _convolve(self, x: torch.Tensor, name: str, norm: str) -> torch.Tensor:
         """Convolution and batch norm."""
         convolution = self.layers[name]
-        if self._asymmetric and convolution.kernel_size[0] > 1:
-            x = self._convolve_same(x, convolution)
+        (half, _), (stride, _) = convolution.padding, convolution.stride
+        if half and stride == 2 and self._is_asymmetric(x):
+            x = functional.pad(x, (half - 1, half, half - 1, half))
+            weight, bias, groups = convolution.weight, convolution.bias, convolution.groups
+            x = functional.conv2d(x, weight, bias, stride, groups=groups)
         else:
             x = convolution(x)
         return self.layers[norm](x)
 
-    @staticmethod
-    def _convolve_same(x: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
-        """With TensorFlow's SAME padding; copies `x` only where that is not symmetric."""
-        kernel, stride = convolution.kernel_size[0], convolution.stride[0]
-        rows = _compute_same_padding(x.shape[2], kernel, stride)
-        columns = _compute_same_padding(x.shape[3], kernel, stride)
-        if rows[0] == rows[1] and columns[0] == columns[1]:
-            padding = (rows[0], columns[0])
-        else:
-            x, padding = functional.pad(x, (*columns, *rows)), (0, 0)
-        return functional.conv2d(
-            x,
-            convolution.weight,
-            convolution.bias,
-            convolution.stride,
-            padding,
-            groups=convolution.groups,
-        )
+    def _is_asymmetric(self, x: torch.Tensor) -> bool:
+        """Whether TensorFlow pads square maps with one pixel more at the end, at a stride of 2."""
+        return not self._symmetric and x.shape[2] % 2 == 0
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        if self._asymmetric and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0:
+        if self._is_asymmetric(x):
             # At an even size TensorFlow's padding equals a window that extends past the end.
             return functional.max_pool2d(x, 3, 2, ceil_mode=True)
         return functional.max_pool2d(x, 3, 2, padding=1)
-
-    @staticmethod
-    def _activate(x: torch.Tensor) -> torch.Tensor:
-        return functional.leaky_relu(x, NEGATIVE_SLOPE)
 
 
 class Classifier(nn.Module):
@@ -219,13 +200,9 @@ class Classifier(nn.Module):
         return torch.softmax(logits.float(), dim=1)
 
 
-def make_resnext50(padding: str) -> ResNeXt:
-    """Makes the paper's network with 15 outputs.
-
-    Raises:
-      ValueError: if its number of parameters is not that of the Keras network.
-    """
-    network = ResNeXt(ModelConfig(), padding=padding)
+def make_resnext50(symmetric: bool = False) -> ResNeXt:
+    """Makes the paper's network; raises ValueError if it has not as many parameters as Keras'."""
+    network = ResNeXt(ModelConfig(), symmetric)
     if count_parameters(network) != PARAMETERS:
         raise ValueError(f"the PyTorch network has {count_parameters(network):,} parameters")
     return network
@@ -245,7 +222,7 @@ def load_keras_weights(network: ResNeXt, weights: Mapping[str, np.ndarray]) -> N
 
     Raises:
       KeyError: if a layer has no weights there.
-      ValueError: if there are weights of layers that the network does not have.
+      ValueError: if there are weights of other layers.
     """
     used = set()
     for name, layer in network.layers.items():
@@ -266,13 +243,7 @@ def load_keras_weights(network: ResNeXt, weights: Mapping[str, np.ndarray]) -> N
 
 
 def _load_classifier(work: str) -> Classifier:
-    network = make_resnext50(TENSORFLOW)
+    network = make_resnext50()
     with np.load(Path(work, WEIGHTS)) as weights:
         load_keras_weights(network, weights)
     return Classifier(network).eval()
-
-
-def _compute_same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's: pixels before and after."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2

@@ -24,7 +24,7 @@ def build_loader(work: str, size: int, batch: int, source: str, rotation: str) -
     loader = torch.utils.data.DataLoader(
         _Cells(files, size, in_memory=source == MEMORY, rotation=rotation),
         batch_size=batch,
-        sampler=_EndlessEpochs(len(files)),
+        sampler=_draw_endless_epochs(len(files)),
         num_workers=count_cores(),
         persistent_workers=True,
         pin_memory=False,
@@ -33,7 +33,7 @@ def build_loader(work: str, size: int, batch: int, source: str, rotation: str) -
     iterator = iter(loader)
 
     def step() -> int:
-        images, _ = next(iterator)
+        images = next(iterator)
         if images.dtype == torch.uint8:
             images = images.permute(0, 3, 1, 2).float()
         return len(images)
@@ -45,23 +45,21 @@ class _Cells(torch.utils.data.Dataset):
     """Cells; each is decoded, resized and rotated when it is asked for."""
 
     def __init__(self, files: list[Path], size: int, in_memory: bool, rotation: str):
-        self._files = files
-        self._size = size
-        self._rotate = ROTATIONS[rotation]
+        self._files, self._size, self._rotate = files, size, ROTATIONS[rotation]
         # Made before the worker processes are forked, so they share it.
         self._decoded = [np.asarray(self._read(f)) for f in files] if in_memory else None
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, index: int) -> torch.Tensor:
         if self._decoded is None:
             image = self._read(self._files[index])
         else:
             image = Image.fromarray(self._decoded[index])
         angle = float(torch.rand(()) * 360)
         flips = [bool(flip) for flip in torch.rand(2) < 0.5]
-        return self._rotate(image, angle, flips), index % 15
+        return self._rotate(image, angle, flips)
 
     def _read(self, file: Path) -> Image.Image:
         with Image.open(file) as opened:
@@ -71,15 +69,10 @@ class _Cells(torch.utils.data.Dataset):
         return image.resize((self._size, self._size), Image.Resampling.BILINEAR)
 
 
-class _EndlessEpochs(torch.utils.data.Sampler):
-    """Epoch after epoch, each in a new order."""
-
-    def __init__(self, number: int):
-        self._number = number
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from torch.randperm(self._number).tolist()
+def _draw_endless_epochs(number: int) -> Iterator[int]:
+    """Indices of epoch after epoch, each in a new order."""
+    while True:
+        yield from torch.randperm(number).tolist()
 
 
 def _rotate_by_pillow(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
@@ -94,17 +87,12 @@ def _rotate_by_pillow(image: Image.Image, angle: float, flips: list[bool]) -> to
 
 def _rotate_by_opencv(image: Image.Image, angle: float, flips: list[bool]) -> torch.Tensor:
     """uint8 [height, width, 3]; corners are filled by reflection, one gather does all."""
-    pixels = np.asarray(image)
     centre = (image.width - 1) / 2
     linear = _compute_linear(angle, flips)
-    shift = centre - linear @ np.array([centre, centre])
-    rotated = cv2.warpAffine(
-        pixels,
-        np.column_stack([linear, shift]),
-        image.size,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT,
-    )
+    matrix = np.column_stack([linear, centre - linear @ np.array([centre, centre])])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REFLECT
+    rotated = cv2.warpAffine(np.asarray(image), matrix, image.size, flags=how, borderMode=border)
     return torch.from_numpy(rotated)
 
 

@@ -20,7 +20,7 @@ def build_training(size: int, batch: int, precision: str, stock: bool = False) -
       stock: Whether grouped convolutions are `keras.layers.Conv2D`.
     """
     keras.utils.set_random_seed(1)
-    config = Config(model=ModelConfig(input_size=size))
+    config = Config(model=ModelConfig(input_size=size, field=size))
     model = from_config(config.model, precision=POLICIES[precision])
     if stock:
         model = use_stock_convolutions(model)

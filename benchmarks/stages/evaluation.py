@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from benchmarks.contenders import FLOOR, OURS, SECONDS, Case, Contender, Options, Stage
+from benchmarks.contenders import Case, Contender, Options, Stage
 from benchmarks.worker import Work
 
 ROWS, REANNOTATED = 18_365, 1_905
@@ -62,32 +62,27 @@ def build_evaluation(work: str, replicates: int) -> Work:
 
 
 def _list_preparations(options: Options) -> list[Contender]:
-    settings = {"work": str(options.work), "rows": ROWS, "reannotated": REANNOTATED}
-    builder = f"{__name__}:make_table"
-    return [Contender("table of predictions", FLOOR, builder, settings, warm_up=0)]
+    settings = {"work": options.work, "rows": ROWS, "reannotated": REANNOTATED}
+    return [Contender("table of predictions", "floor", f"{__name__}:make_table", settings)]
 
 
 def _list_cases(options: Options) -> list[Case]:
     def entry(name: str, replicates: int, fresh: bool) -> Contender:
-        settings = {"work": str(options.work), "replicates": replicates}
+        settings = {"work": options.work, "replicates": replicates}
         builder = f"{__name__}:build_evaluation"
-        return Contender(name, OURS, builder, settings, warm_up=0 if fresh else 1, fresh=fresh)
+        return Contender(name, "ours", builder, settings, warm_up=0 if fresh else 1, fresh=fresh)
 
-    return [
-        Case(
-            f"{ROWS:,} predictions",
-            [
-                entry("without intervals", 0, fresh=True),
-                entry("without intervals, again in the same process", 0, fresh=False),
-                entry(f"{REPLICATES:,} bootstrap replicates", REPLICATES, fresh=True),
-            ],
-        )
+    contenders = [
+        entry("without intervals", 0, fresh=True),
+        entry("without intervals, again in the same process", 0, fresh=False),
+        entry(f"{REPLICATES:,} bootstrap replicates", REPLICATES, fresh=True),
     ]
+    return [Case(f"{ROWS:,} predictions", contenders)]
 
 
 STAGE = Stage(
     title="Evaluation",
-    unit=SECONDS,
+    unit="s",
     remarks=(
         f"`leuko_tf.evaluate.evaluate`: reading the table, every figure, report, model card. "
         f"{ROWS:,} made-up predictions with the classes of the data set, {REANNOTATED:,} of them "

@@ -4,16 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.arithmetic import TRAINING_FACTOR, compute_forward_gflop
-from benchmarks.contenders import (
-    FLOOR,
-    IMAGES_A_SECOND,
-    OURS,
-    PEER,
-    Case,
-    Contender,
-    Options,
-    Stage,
-)
+from benchmarks.contenders import Case, Contender, Options, Stage
 from benchmarks.worker import Work
 
 BATCH = 64
@@ -23,23 +14,15 @@ SIZES = (224, 400)
 _KERAS = "benchmarks.builders.gpu_keras"
 _TIMM = "benchmarks.builders.gpu_timm"
 
-PROBE = Contender("probe", FLOOR, f"{_KERAS}:probe", warm_up=0)
+PROBE = Contender("probe", "floor", f"{_KERAS}:probe")
 
 
 def repeat_steps(
     run: Callable[[], Any], wait_for: Callable[[Any], object], batch: int, note: str = ""
 ) -> Work:
-    """Makes a work that starts several steps in a row, then waits for the last one's result.
-
-    Args:
-      run: Starts one step and returns its result.
-      wait_for: Waits for a result.
-      batch: Images per step.
-      note: See `worker.Work`.
-    """
+    """Makes a work that starts several steps in a row, then waits for the last one's result."""
 
     def step() -> int:
-        result = None
         for _ in range(STEPS_A_TURN):
             result = run()
         wait_for(result)
@@ -49,22 +32,22 @@ def repeat_steps(
 
 
 def _list_cases(options: Options) -> list[Case]:
-    modes = ["default"] if options.short else ["default", "max-autotune"]
+    modes = ("default",) if options.short else ("default", "max-autotune")
+    seconds = 2.0 if options.short else 5.0
     cases = []
     for size in SIZES:
         settings = {"size": size, "batch": BATCH}
         for title, factor in (("training", TRAINING_FACTOR), ("inference", 1)):
-            contenders = [Contender("leuko_tf", OURS, f"{_KERAS}:build_{title}", settings)]
+            contenders = [Contender("leuko_tf", "ours", f"{_KERAS}:build_{title}", settings)]
             contenders += [
                 Contender(
                     f"timm, torch.compile {mode}",
-                    PEER,
+                    "peer",
                     f"{_TIMM}:build_{title}",
                     {**settings, "mode": mode},
                 )
-                for mode in (modes if options.peers else [])
+                for mode in (modes if options.peers else ())
             ]
-            seconds = 2.0 if options.short else 5.0
             gflop = factor * compute_forward_gflop(size)
             cases.append(Case(title, contenders, "bfloat16", size, BATCH, seconds, gflop))
     return cases
@@ -72,7 +55,7 @@ def _list_cases(options: Options) -> list[Case]:
 
 STAGE = Stage(
     title="GPU",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         "Batches of random uint8 images that lie on the device; scaling included, no pipeline. "
         "Ours: the paper's network, policy mixed_bfloat16, the whole step compiled by XLA; "

@@ -1,21 +1,9 @@
 """Probabilities of 400 px images on the CPU: ours exported, PyTorch, ONNX Runtime, OpenVINO."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.arithmetic import compute_forward_gflop
-from benchmarks.contenders import (
-    FLOOR,
-    IMAGES_A_SECOND,
-    OURS,
-    PEER,
-    POLICIES,
-    VARIANT,
-    Case,
-    Contender,
-    Options,
-    Stage,
-)
+from benchmarks.contenders import Case, Contender, Options, Role, Stage
 
 SIZE = 400
 CELLS = 32
@@ -33,11 +21,11 @@ _RUNTIMES = "benchmarks.builders.runtimes"
 
 def list_preparations(options: Options) -> list[Contender]:
     """Lists what makes the network, its exports and cells; other stages use them, too."""
-    settings = {"work": str(options.work)}
+    settings = {"work": options.work}
     made = [("network and cells", f"{_OURS}:make_network")]
     if options.peers:
         made.append(("ONNX file", f"{_TORCH}:make_onnx"))
-    return [Contender(name, FLOOR, builder, settings, warm_up=0) for name, builder in made]
+    return [Contender(name, "floor", builder, settings) for name, builder in made]
 
 
 def list_own_preparations(options: Options) -> list[Contender]:
@@ -46,70 +34,65 @@ def list_own_preparations(options: Options) -> list[Contender]:
 
 
 def _list_cases(options: Options) -> list[Case]:
-    def make_case(title: str, batch: int, precision: str, contenders: list[Contender]) -> Case:
-        seconds = 2.0 if options.short else 4.0
-        gflop = compute_forward_gflop(SIZE)
-        return Case(title, contenders, precision, SIZE, batch, seconds, gflop)
-
-    def list_batches(precision: str) -> Sequence[int]:
-        return (8,) if options.short and precision == "bfloat16" else (1, 8)
-
+    measured = [("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8)]
+    if options.short:
+        measured.remove(("bfloat16", 1))
+    seconds, gflop = 2.0 if options.short else 4.0, compute_forward_gflop(SIZE)
     cases = [
-        make_case("", batch, precision, _list_contenders(options, batch, precision))
-        for precision in POLICIES
-        for batch in list_batches(precision)
+        Case("", _list_contenders(options, b, precision), precision, SIZE, b, seconds, gflop)
+        for precision, b in measured
     ]
-    if options.peers:
-        title = "from PNG files, fastest --runtime"
-        cases += [
-            make_case(title, batch, "float32", _list_contenders_from_files(options, batch))
-            for batch in (1, 8)
-        ]
+    title = "from PNG files, fastest --runtime"
+    cases += [
+        Case(title, _list_from_files(options, b), "float32", SIZE, b, seconds, gflop)
+        for b in ((1, 8) if options.peers else ())
+    ]
     return cases
 
 
-def _list_contenders_from_files(options: Options, batch: int) -> list[Contender]:
+def _list_from_files(options: Options, batch: int) -> list[Contender]:
     """Files in, scores out: `--runtime openvino` against runtimes that are used directly."""
-    settings = {"work": str(options.work), "batch": batch, "precision": "float32", "files": True}
+    settings = {"work": options.work, "batch": batch, "precision": "float32", "files": True}
+    ours = {**settings, "runtime": "openvino"}
     return [
-        Contender("leuko_tf, --runtime openvino", OURS, f"{_OURS}:build_openvino", settings),
-        Contender("OpenVINO", PEER, f"{_RUNTIMES}:build_openvino", settings),
-        Contender("ONNX Runtime", PEER, f"{_RUNTIMES}:build_onnx_runtime", settings),
+        Contender("leuko_tf, --runtime openvino", "ours", f"{_OURS}:build_runtime", ours),
+        Contender("OpenVINO", "peer", f"{_RUNTIMES}:build_openvino", settings),
+        Contender("ONNX Runtime", "peer", f"{_RUNTIMES}:build_onnx_runtime", settings),
     ]
 
 
 def _list_contenders(options: Options, batch: int, precision: str) -> list[Contender]:
-    shared = {"work": str(options.work), "batch": batch, "precision": precision}
+    shared = {"work": options.work, "batch": batch, "precision": precision}
 
-    def entry(name: str, role: str, builder: str, **settings: object) -> Contender:
+    def entry(name: str, role: Role, builder: str, **settings: object) -> Contender:
         return Contender(name, role, builder, {**shared, **settings})
 
     exported = f"{_OURS}:build_exported"
     if precision == "float32":
         contenders = [
-            entry("leuko_tf, default --runtime", OURS, f"{_OURS}:build_tensorflow"),
-            entry("leuko_tf, SavedModel", VARIANT, exported),
+            entry("leuko_tf, default --runtime", "ours", f"{_OURS}:build_runtime"),
+            entry("leuko_tf, SavedModel", "variant", exported),
         ]
     else:
-        contenders = [entry("leuko_tf, SavedModel", OURS, exported)]
+        contenders = [entry("leuko_tf, SavedModel", "ours", exported)]
     if not options.peers:
         return contenders
     torch = f"{_TORCH}:build_inference"
-    contenders.append(entry("PyTorch compiled", PEER, torch, mode="compiled"))
+    contenders.append(entry("PyTorch compiled", "peer", torch, mode="compiled"))
     if not options.short:
         contenders += [
-            entry("PyTorch eager", PEER, torch, mode="eager"),
-            entry("PyTorch compiled, weights frozen", PEER, torch, mode="frozen"),
+            entry("PyTorch eager", "peer", torch, mode="eager"),
+            entry("PyTorch compiled, weights frozen", "peer", torch, mode="frozen"),
         ]
-    contenders.append(entry("OpenVINO", PEER, f"{_RUNTIMES}:build_openvino"))
+    contenders.append(entry("OpenVINO", "peer", f"{_RUNTIMES}:build_openvino"))
     if precision == "float32":  # ONNX Runtime has no bfloat16 on x86
-        contenders.append(entry("ONNX Runtime", PEER, f"{_RUNTIMES}:build_onnx_runtime"))
+        contenders.append(entry("ONNX Runtime", "peer", f"{_RUNTIMES}:build_onnx_runtime"))
     return contenders
 
 
 STAGE = Stage(
     title="Inference on the CPU",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         "The paper's network with random weights; its moving averages and output layer are fitted "
         "to synthetic cells so that its answers differ. All contenders have the same weights. "

@@ -2,17 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.contenders import (
-    FLOOR,
-    IMAGES_A_SECOND,
-    OURS,
-    PEER,
-    VARIANT,
-    Case,
-    Contender,
-    Options,
-    Stage,
-)
+from benchmarks.contenders import Case, Contender, Options, Role, Stage
 
 IMAGES = 300
 BATCH = 32
@@ -40,56 +30,48 @@ def find_pngs(work: Path) -> list[Path]:
 
 
 def _list_preparations(options: Options) -> list[Contender]:
-    settings = {"work": str(options.work), "images": IMAGES}
-    name = "smear, data set and PNGs"
-    return [Contender(name, FLOOR, f"{_OURS}:make_smear", settings, warm_up=0)]
+    settings = {"work": options.work, "images": IMAGES}
+    return [Contender("smear, data set and PNGs", "floor", f"{_OURS}:make_smear", settings)]
 
 
 def _list_cases(options: Options) -> list[Case]:
+    sizes, seconds = ((224,), 2.0) if options.short else ((224, 400), 4.0)
     return [
-        Case(
-            "",
-            _list_contenders(options, size),
-            precision="float32",
-            size=size,
-            batch=BATCH,
-            seconds=2.0 if options.short else 4.0,
-        )
-        for size in ((224,) if options.short else (224, 400))
+        Case("", _list_contenders(options, size), "float32", size, BATCH, seconds) for size in sizes
     ]
 
 
 def _list_contenders(options: Options, size: int) -> list[Contender]:
-    shared = {"work": str(options.work), "size": size, "batch": BATCH}
+    shared = {"work": options.work, "size": size, "batch": BATCH}
     batches = f"{_OURS}:build_batches"
     copying = f"{_FLOORS}:build_copying"
 
-    def entry(name: str, role: str, builder: str, **settings: object) -> Contender:
+    def entry(name: str, role: Role, builder: str, **settings: object) -> Contender:
         group = str(settings.get("source", ""))
         return Contender(name, role, builder, {**shared, **settings}, _WARM_UP, group)
 
-    contenders = [entry("leuko_tf, cells in memory", OURS, batches)]
+    contenders = [entry("leuko_tf, cells in memory", "ours", batches)]
     if options.peers:
         contenders += [
-            entry(f"torch DataLoader, {source}, {by}", PEER, _TORCH, source=source, rotation=by)
+            entry(f"torch DataLoader, {source}, {by}", "peer", _TORCH, source=source, rotation=by)
             for source in (TIFF, PNG, MEMORY)
             for by in (ROTATIONS[:1] if options.short else ROTATIONS)
         ]
     return [
         *contenders,
-        entry("cells on disk", VARIANT, batches, cache="disk"),
-        entry("no cache: decoded every epoch", VARIANT, f"{_OURS}:build_uncached_batches"),
-        entry("no rotation", VARIANT, batches, rotate=False),
-        entry("no rotation, no flips", VARIANT, batches, rotate=False, flip=False),
-        entry("PNG decoding alone, 400 px", FLOOR, f"{_FLOORS}:build_png_decoding"),
-        entry("copying a decoded batch alone", FLOOR, copying),
-        entry("the same into float32", FLOOR, copying, dtype="float32"),
+        entry("cells on disk", "variant", batches, cache="disk"),
+        entry("no cache: decoded every epoch", "variant", f"{_OURS}:build_uncached_batches"),
+        entry("no rotation", "variant", batches, rotate=False),
+        entry("no rotation, no flips", "variant", batches, rotate=False, flip=False),
+        entry("PNG decoding alone, 400 px", "floor", f"{_FLOORS}:build_png_decoding"),
+        entry("copying a decoded batch alone", "floor", copying),
+        entry("the same into float32", "floor", copying, dtype="float32"),
     ]
 
 
 STAGE = Stage(
     title="Pipeline: augmented batches, from the second epoch on",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         f"{IMAGES} synthetic cells of 400 px, all in the page cache; batches of float32 in 0 to "
         "255, rotated by any angle and flipped. Our batches are [batch, height, width, 3], "

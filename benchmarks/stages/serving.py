@@ -2,16 +2,7 @@
 
 from typing import Any
 
-from benchmarks.contenders import (
-    IMAGES_A_SECOND,
-    OURS,
-    PEER,
-    VARIANT,
-    Case,
-    Contender,
-    Options,
-    Stage,
-)
+from benchmarks.contenders import Case, Contender, Options, Role, Stage
 from benchmarks.stages.inference import SIZE, list_own_preparations
 
 ENCODED, EXPLAIN = "encoded", "explain"
@@ -19,29 +10,27 @@ ENCODED, EXPLAIN = "encoded", "explain"
 CONCURRENCY = 32
 TURN_S = 5.0
 # Alternatives to the values in serving/config/batching.config.
-OTHER_BATCHING: tuple[dict[str, Any], ...] = (
-    {"num_batch_threads": 2},
-    {"batch_timeout_micros": 0},
-    {"batch_timeout_micros": 100_000},
-    {"allowed_batch_sizes": (1, 2, 4, 8, 16)},
+OTHER_BATCHING: tuple[tuple[str, Any], ...] = (
+    ("num_batch_threads", 2),
+    ("batch_timeout_micros", 0),
+    ("batch_timeout_micros", 100_000),
+    ("allowed_batch_sizes", (1, 2, 4, 8, 16)),
 )
 
 
 def _list_cases(options: Options) -> list[Case]:
-    work = {"work": str(options.work)}
+    work = {"work": options.work}
 
-    def by_grpc(name: str, role: str = VARIANT, **settings: object) -> Contender:
+    def by_grpc(name: str, role: Role = "variant", **settings: object) -> Contender:
         given = {"signature": ENCODED, "concurrency": CONCURRENCY, **work, **settings}
         return Contender(name, role, "benchmarks.builders.serving:build_grpc", given, warm_up=1)
 
     def in_process(batch: int) -> Contender:
-        builder = "benchmarks.builders.inference:build_encoded"
-        return Contender(
-            f"in one's own process, batch {batch}", PEER, builder, {**work, "batch": batch}
-        )
+        name, settings = f"in one's own process, batch {batch}", {**work, "batch": batch}
+        return Contender(name, "peer", "benchmarks.builders.inference:build_encoded", settings)
 
     contenders = [
-        by_grpc("by gRPC, batching", OURS, batching={}),
+        by_grpc("by gRPC, batching", "ours", batching={}),
         *(in_process(batch) for batch in ((8,) if options.short else (1, 8, 16))),
         by_grpc("batching off"),
     ]
@@ -50,18 +39,14 @@ def _list_cases(options: Options) -> list[Case]:
             by_grpc("8 images a request, batching off", images=8, concurrency=4),
             by_grpc("--runtime openvino, batching off", runtime="openvino"),
             by_grpc("explain", batching={}, signature=EXPLAIN),
-            *(by_grpc(_format_batching(other), batching=other) for other in OTHER_BATCHING),
+            *(by_grpc(f"{name} {value}", batching={name: value}) for name, value in OTHER_BATCHING),
         ]
     return [Case("", contenders, precision="float32", size=SIZE, seconds=TURN_S)]
 
 
-def _format_batching(batching: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in batching.items())
-
-
 STAGE = Stage(
     title="Serving",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         "The export that the inference stage runs gets PNG files of 400 px (signature `encoded`, "
         "which decodes them), one image per request unless the row says otherwise. Server and "

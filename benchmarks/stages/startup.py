@@ -1,10 +1,12 @@
 """How long commands and models take to start."""
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.contenders import OURS, SECONDS, Case, Contender, Options, Stage
+from benchmarks.contenders import Case, Contender, Options, Stage
 from benchmarks.stages.inference import EXPORTS, KERAS_MODEL, list_own_preparations
 from benchmarks.worker import Work
 
@@ -24,44 +26,32 @@ def find_commands() -> list[str]:
 
 def build_help(command: str) -> Work:
     """One `python -m command --help` per step."""
-
-    def step() -> int:
-        words = [sys.executable, "-m", command, "--help"]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-        return 0
-
-    return Work(step)
+    words = [sys.executable, "-m", command, "--help"]
+    return _repeat(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 
 
 def build_import(work: str) -> Work:
     """Importing TensorFlow and Keras; only the first step of a process does something."""
-
-    def step() -> int:
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
-
-        return 0
-
-    return Work(step)
+    return _repeat(lambda: [importlib.import_module(name) for name in ("tensorflow", "keras")])
 
 
 def build_keras_loading(work: str) -> Work:
     """Loading the `.keras` file."""
     from leuko_tf.network.loading import load_model
 
-    def step() -> int:
-        load_model(Path(work, KERAS_MODEL))
-        return 0
-
-    return Work(step)
+    return _repeat(lambda: load_model(Path(work, KERAS_MODEL)))
 
 
 def build_export_loading(work: str) -> Work:
     """Loading the SavedModel."""
     import tensorflow as tf
 
+    return _repeat(lambda: tf.saved_model.load(str(Path(work, EXPORTS, "float32", "1"))))
+
+
+def _repeat(run: Callable[[], object]) -> Work:
     def step() -> int:
-        tf.saved_model.load(str(Path(work, EXPORTS, "float32", "1")))
+        run()
         return 0
 
     return Work(step)
@@ -69,12 +59,12 @@ def build_export_loading(work: str) -> Work:
 
 def _list_cases(options: Options) -> list[Case]:
     helps = [
-        Contender(f"python -m {command}", OURS, f"{__name__}:build_help", {"command": command}, 1)
+        Contender(f"python -m {command}", "ours", f"{__name__}:build_help", {"command": command}, 1)
         for command in find_commands()
     ]
-    settings = {"work": str(options.work)}
+    settings = {"work": options.work}
     loads = [
-        Contender(name, OURS, f"{__name__}:{builder}", settings, warm_up=0, fresh=True)
+        Contender(name, "ours", f"{__name__}:{builder}", settings, warm_up=0, fresh=True)
         for name, builder in (
             ("importing TensorFlow and Keras", "build_import"),
             ("loading a .keras model, after imports", "build_keras_loading"),
@@ -86,7 +76,7 @@ def _list_cases(options: Options) -> list[Case]:
 
 STAGE = Stage(
     title="Start-up",
-    unit=SECONDS,
+    unit="s",
     remarks=(
         "Wall time of the whole process for `--help`, with its files in the page cache. Models: "
         "the paper's network, 23,112,975 parameters; a new process every round.",

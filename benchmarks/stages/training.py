@@ -3,16 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.arithmetic import TRAINING_FACTOR, compute_forward_gflop
-from benchmarks.contenders import (
-    IMAGES_A_SECOND,
-    OURS,
-    PEER,
-    POLICIES,
-    Case,
-    Contender,
-    Options,
-    Stage,
-)
+from benchmarks.contenders import POLICIES, Case, Contender, Options, Stage
 
 _OURS = "benchmarks.builders.training:build_training"
 _TORCH = "benchmarks.builders.torch_cpu:build_training"
@@ -21,32 +12,26 @@ _TORCH = "benchmarks.builders.torch_cpu:build_training"
 def _list_cases(options: Options) -> list[Case]:
     seconds = 3.0 if options.short else 6.0
     sizes = ((224, 8),) if options.short else ((128, 16), (224, 8), (400, 4))
+    # Without the settings of a case.
+    torch = [
+        Contender(
+            f"PyTorch {'compiled' if compiled else 'eager'}{', channels last' * channels_last}",
+            "peer",
+            _TORCH,
+            {"compiled": compiled, "channels_last": channels_last},
+        )
+        for compiled in ((False, True) if options.peers else ())
+        for channels_last in ((True,) if options.short else (True, False))
+    ]
     cases = [
-        _make_case("", size, batch, precision, seconds, _list_torch(options))
+        _make_case("", size, batch, precision, seconds, torch)
         for size, batch in sizes
         for precision in POLICIES
     ]
     # One step of the stock convolution takes ten seconds, at batch 8 most of a minute.
-    stock = Contender("Keras Conv2D(groups=32)", PEER, _OURS, {"stock": True}, warm_up=1)
+    stock = Contender("Keras Conv2D(groups=32)", "peer", _OURS, {"stock": True}, warm_up=1)
     title, batch = "Keras' own grouped convolution", 2 if options.short else 8
     return [*cases, _make_case(title, 224, batch, "float32", 0.0, [stock])]
-
-
-def _list_torch(options: Options) -> list[Contender]:
-    """PyTorch's contenders, without the settings of a case."""
-    if not options.peers:
-        return []
-    return [
-        Contender(
-            f"PyTorch {'compiled' if compiled else 'eager'}"
-            + (", channels last" if channels_last else ""),
-            PEER,
-            _TORCH,
-            {"compiled": compiled, "channels_last": channels_last},
-        )
-        for compiled in (False, True)
-        for channels_last in ((True,) if options.short else (True, False))
-    ]
 
 
 def _make_case(
@@ -55,7 +40,7 @@ def _make_case(
     settings = {"size": size, "batch": batch, "precision": precision}
     contenders = [
         replace(contender, settings={**settings, **contender.settings})
-        for contender in (Contender("leuko_tf", OURS, _OURS), *peers)
+        for contender in (Contender("leuko_tf", "ours", _OURS), *peers)
     ]
     gflop = TRAINING_FACTOR * compute_forward_gflop(size)
     return Case(title, contenders, precision, size, batch, seconds, gflop)
@@ -63,7 +48,7 @@ def _make_case(
 
 STAGE = Stage(
     title="Training step on the CPU",
-    unit=IMAGES_A_SECOND,
+    unit="images/s",
     remarks=(
         "The paper's ResNeXt-50 32x4d, 23,112,975 parameters, 15 outputs: forward, cross-entropy, "
         "backward and Adam on one fixed batch of random float32 images in 0 to 255; no pipeline.",
