@@ -11,17 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CellClass:
-    """One morphological class.
+    """One morphological class."""
 
-    Attributes:
-      code: Three letters, as in the download's folder names.
-      name: English name, as in the paper's table.
-      colour: `#rrggbb`, used in every plot.
-    """
-
-    code: str
-    name: str
-    colour: str
+    code: str  # three letters, as in the download's folder names
+    name: str  # English, as in the paper's table
+    colour: str  # `#rrggbb`, used in every plot
 
 
 # The order of the paper's table. It is also the order of the label feature, of the model's

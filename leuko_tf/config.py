@@ -200,34 +200,26 @@ class Config:
         limit = f"at most train.epochs={epochs}"
         _check("optimizer.warmup_epochs", warmup, warmup <= epochs, limit)
         adjusts, per_class = self.optimizer.logit_adjustment, self.data.samples_per_class
-        reason = (
-            f"false with data.samples_per_class={per_class}, which balances the classes already"
-        )
+        reason = f"false with data.samples_per_class={per_class}, which balances classes already"
         _check("optimizer.logit_adjustment", adjusts, not adjusts or per_class is None, reason)
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Reads and checks a configuration.
+    """Reads and checks a configuration; its `UserError` names the source and the key.
 
     Args:
       path: A YAML file, or the name of one of the project's own, such as `demo.yaml`.
       overrides: Settings such as `train.epochs=3`, which override the file.
-
-    Raises:
-      UserError: if the file is missing or not YAML, a key is unknown, a type is wrong, or a value
-        is out of range; the message names the key.
     """
     file = find_config(path)
     try:
         settings = OmegaConf.load(file)
     except Exception as error:  # PyYAML's errors have several types; each has line and column
         raise UserError(f"{file} cannot be read as YAML: {error}") from error
-    parts = [(str(file), settings)]
-    parts += [("command line", _parse_override(override)) for override in overrides or []]
+    parts = [("command line", _parse_override(override)) for override in overrides or []]
     merged = OmegaConf.structured(Config)
-    source = str(file)
     try:
-        for source, part in parts:
+        for source, part in [(str(file), settings), *parts]:
             _check_kinds(source, OmegaConf.to_container(part), Config())
             merged = OmegaConf.merge(merged, part)
         source = str(file)
@@ -250,11 +242,9 @@ def make_paths_absolute(config: Config) -> Config:
     def make_absolute(path: str | None) -> str | None:
         return str(Path(path).expanduser().absolute()) if path else path
 
-    return replace(
-        config,
-        data=replace(config.data, data_dir=make_absolute(config.data.data_dir)),
-        train=replace(config.train, initial_model=make_absolute(config.train.initial_model)),
-    )
+    data = replace(config.data, data_dir=make_absolute(config.data.data_dir))
+    train = replace(config.train, initial_model=make_absolute(config.train.initial_model))
+    return replace(config, data=data, train=train)
 
 
 def list_differences(one: Config, other: Config) -> list[str]:

@@ -33,16 +33,10 @@ FOLDS = (1, 2, 3, 4, 5)
 def cross_validate(
     config: Config, workdir: Path, folds: tuple[int, ...], verbose: int | str
 ) -> None:
-    """Trains and predicts the folds that are not done.
+    """Trains and predicts the folds that are not done, with `config` but for its held-out fold.
 
-    Args:
-      config: The whole configuration; its held-out fold is replaced.
-      workdir: Folder for this cross-validation only.
-      folds: 1 to 5.
-      verbose: See `leuko_tf.train.train`.
-
-    Raises:
-      UserError: as `leuko_tf.train.train` and `leuko_tf.inference.predict_folds`.
+    For the other arguments and errors see `leuko_tf.train.train` and
+    `leuko_tf.inference.predict_folds`.
     """
     from leuko_tf.train import refuse_other_configuration, train
 
@@ -68,26 +62,22 @@ def cross_validate(
 def join_folds(workdir: Path) -> Path:
     """Joins the folds' held-out predictions into one table, and copies their pictures.
 
-    Returns:
-      Path of the table.
-
-    Raises:
-      UserError: if a fold is not done, its table cannot be used, or the data sets differ.
+    Returns the table's path. Raises `UserError` if a fold is not done, its table cannot be used, or
+    the data sets differ.
     """
     import pandas as pd
 
     from leuko_tf.explanation import pictures
     from leuko_tf.predictions import write_predictions
 
-    missing = [k for k in FOLDS if not is_fold_done(workdir, k)]
+    missing = [str(k) for k in FOLDS if not is_fold_done(workdir, k)]
     if missing:
-        raise UserError(f"{workdir}: fold {' '.join(map(str, missing))} is not done")
+        raise UserError(f"{workdir}: fold {' '.join(missing)} is not done")
     tables, sources = zip(*(_read_fold(workdir, k) for k in FOLDS), strict=True)
     first = sources[0]
-    training = first.get("training")
-    if training:
+    if training := first.get("training"):
         training["configuration"]["data"]["held_out_fold"] = "each in turn"
-    held_out = [source.get("held_out") for source in sources]
+    held_out = {source.get("held_out") for source in sources}
     for k, source in zip(FOLDS, sources, strict=True):
         for name in ("dataset", "folds", "synthetic"):
             if source.get(name) != first.get(name):
@@ -122,10 +112,8 @@ def _read_fold(workdir: Path, fold: int) -> "tuple[pd.DataFrame, Source]":
     except UserError as error:
         raise UserError(f"{error}. Delete it, and run again.") from error
     if source.get("split") != f"fold_{fold}" or {*table["fold"]} != {fold}:
-        raise UserError(
-            f"{file} is not of fold {fold}, but of {source.get('split', 'images unknown')}. Delete "
-            "it, and run again."
-        )
+        split = source.get("split", "images unknown")
+        raise UserError(f"{file} is not of fold {fold}, but of {split}. Delete it, and run again.")
     return table, source
 
 
@@ -158,19 +146,18 @@ def main() -> None:
         raise UserError("--compare belongs to the joined report, which --fold does not write")
     folds = (arguments.fold,) if arguments.fold else FOLDS
 
-    cross_validate(config, arguments.workdir, folds, verbose=1 if sys.stdout.isatty() else 2)
+    workdir = arguments.workdir
+    cross_validate(config, workdir, folds, verbose=1 if sys.stdout.isatty() else 2)
     if arguments.fold:
-        done = [k for k in FOLDS if is_fold_done(arguments.workdir, k)]
+        done = sum(is_fold_done(workdir, k) for k in FOLDS)
         print(
-            f"fold {arguments.fold} is done; {len(done)} of {len(FOLDS)} folds are done. Without "
+            f"fold {arguments.fold} is done; {done} of {len(FOLDS)} folds are done. Without "
             "--fold the same command joins them."
         )
         return
-    metrics = evaluate(
-        join_folds(arguments.workdir), arguments.workdir, others=others, replicates=replicates
-    )
+    metrics = evaluate(join_folds(workdir), workdir, others=others, replicates=replicates)
     print(format_summary(metrics))
-    print(f"report: {arguments.workdir / REPORT}")
+    print(f"report: {workdir / REPORT}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ The result differs from the network of 2019 in two ways; neither changes the pro
 import argparse
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,62 +43,14 @@ OUTPUTS = (
 GROUPS = 32
 FEATURES = 2048  # inputs of the last layer
 
-# Layers with weights: Keras' name of each kind, its number of layers, and the weights of a layer
-# in the order of `set_weights`.
+# Keras' names of the layers with weights, and their numbers.
 CONVOLUTION, BATCH_NORM, DENSE = "conv2d", "batch_normalization", "dense"
 NUMBERS = {CONVOLUTION: 549, BATCH_NORM: 53, DENSE: 1}
-WEIGHTS = {
-    CONVOLUTION: ("kernel", "bias"),
-    BATCH_NORM: ("gamma", "beta", "moving_mean", "moving_variance"),
-    DENSE: ("kernel", "bias"),
-}
+NORM_WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
 _MAX_NAMES = 3  # layers that a message names at most
 
 Weights = dict[str, list[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of the network, and the batch norm that follows it.
-
-    Attributes:
-      name: Name of the layer in `leuko_tf.network.resnext`.
-      norm: Name of its batch norm there.
-      kernel: Shape of the kernel of one group.
-      groups: Convolutions in the file that form this one.
-    """
-
-    name: str
-    norm: str
-    kernel: tuple[int, int, int, int]
-    groups: int = 1
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of the file.
-
-    Attributes:
-      name: As in the file.
-      datasets: Dict of weight to its open dataset.
-    """
-
-    name: str
-    datasets: dict[str, h5py.Dataset]
-
-    def read(self, weight: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Reads a weight as float32 array; raises `UserError` if it has another shape or type."""
-        dataset = self.datasets[weight]
-        if dataset.external or dataset.is_virtual:
-            raise UserError(f"{self.name}: {weight} is in another file, which is not read")
-        if dataset.shape != shape:
-            raise UserError(f"{self.name}: {weight} has the shape {dataset.shape}, not {shape}")
-        if dataset.dtype.kind != "f":
-            raise UserError(f"{self.name}: {weight} holds {dataset.dtype}, not floating-point")
-        values = np.asarray(dataset[...], np.float32)
-        if not np.isfinite(values).all():
-            raise UserError(f"{self.name}: {weight} holds numbers that are not finite")
-        return values
+Layer = tuple[str, dict[str, h5py.Dataset]]  # its name in the file, its datasets by weight
 
 
 def import_network(file: Path | str, raw_outputs: bool = False) -> "keras.Model":
@@ -108,7 +59,7 @@ def import_network(file: Path | str, raw_outputs: bool = False) -> "keras.Model"
 
 
 def build_network(weights: Weights, raw_outputs: bool = False) -> "keras.Model":
-    """Builds the network of 2019 from the result of `read_weights`.
+    """Builds the network of 2019.
 
     Args:
       weights: From `read_weights`.
@@ -170,21 +121,26 @@ def read_weights(file: Path) -> Weights:
         raise UserError(f"{file} is damaged or truncated; get it again ({error})") from error
 
 
-def list_convolutions() -> Iterator[Convolution]:
-    """Lists the network's convolutions in the order in which the code of 2019 created them."""
-    yield Convolution("stem_conv", "stem_norm", (7, 7, 3, 64))
+def _list_convolutions() -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+    """Lists the network's convolutions in the order in which the code of 2019 created them.
+
+    Yields:
+      Its name and that of the batch norm that follows it, both as in `leuko_tf.network.resnext`;
+      the shape of the kernel of one group; and the number of groups, each a layer of the file.
+    """
+    yield "stem_conv", "stem_norm", (7, 7, 3, 64), 1
     incoming = 64
     for stage, blocks in enumerate((3, 4, 6, 3), 1):
         inner, outer = 64 * 2**stage, 128 * 2**stage
         depth = inner // GROUPS
         for block in range(1, blocks + 1):
             name = f"stage{stage}_block{block}"
-            yield Convolution(f"{name}_conv1", f"{name}_1_norm", (1, 1, incoming, inner))
-            yield Convolution(f"{name}_conv2", f"{name}_2_norm", (3, 3, depth, depth), GROUPS)
-            yield Convolution(f"{name}_conv3", f"{name}_3_norm", (1, 1, inner, outer))
+            yield f"{name}_conv1", f"{name}_1_norm", (1, 1, incoming, inner), 1
+            yield f"{name}_conv2", f"{name}_2_norm", (3, 3, depth, depth), GROUPS
+            yield f"{name}_conv3", f"{name}_3_norm", (1, 1, inner, outer), 1
             if block == 1:
                 projection = f"{name}_projection"
-                yield Convolution(projection, f"{projection}_norm", (1, 1, incoming, outer))
+                yield projection, f"{projection}_norm", (1, 1, incoming, outer), 1
             incoming = outer
 
 
@@ -192,60 +148,74 @@ def _join_weights(layers: dict[str, list[Layer]]) -> Weights:
     """Reads the layers, ordered by kind, and joins the groups of each convolution."""
     weights: Weights = {}
     parts, norms = iter(layers[CONVOLUTION]), iter(layers[BATCH_NORM])
-    for convolution in list_convolutions():
-        channels = convolution.kernel[-1]
-        groups = [
-            (layer.read("kernel", convolution.kernel), layer.read("bias", (channels,)))
-            for layer in islice(parts, convolution.groups)
-        ]
-        weights[convolution.name] = [
-            np.concatenate(arrays, axis=-1) for arrays in zip(*groups, strict=True)
-        ]
-        norm, shape = next(norms), (channels * convolution.groups,)
-        weights[convolution.norm] = [norm.read(weight, shape) for weight in WEIGHTS[BATCH_NORM]]
-        if weights[convolution.norm][-1].min() < 0:
-            raise UserError(f"{norm.name}: moving_variance holds numbers below zero")
-    (dense,) = layers[DENSE]
-    shapes = ((FEATURES, len(OUTPUTS)), (len(OUTPUTS),))
-    weights[DENSE] = [dense.read(w, s) for w, s in zip(WEIGHTS[DENSE], shapes, strict=True)]
+    for name, norm_name, kernel, number in _list_convolutions():
+        channels = kernel[-1]
+        shapes = {"kernel": kernel, "bias": (channels,)}
+        groups = [_read_layer(layer, shapes) for layer in islice(parts, number)]
+        weights[name] = [np.concatenate(arrays, axis=-1) for arrays in zip(*groups, strict=True)]
+        norm = next(norms)
+        shapes = dict.fromkeys(NORM_WEIGHTS, (channels * number,))
+        weights[norm_name] = _read_layer(norm, shapes)
+        if weights[norm_name][-1].min() < 0:
+            raise UserError(f"{norm[0]}: moving_variance holds numbers below zero")
+    shapes = {"kernel": (FEATURES, len(OUTPUTS)), "bias": (len(OUTPUTS),)}
+    weights[DENSE] = _read_layer(layers[DENSE][0], shapes)
     return weights
 
 
-def _sort_layers(content: h5py.File) -> dict[str, list[Layer]]:
-    """Sorts the layers with weights by kind and by the number in their names.
+def _read_layer(layer: Layer, shapes: dict[str, tuple[int, ...]]) -> list[np.ndarray]:
+    """Reads a layer's weights as float32 arrays; refuses other weights, shapes and types."""
+    name, datasets = layer
+    if {*datasets} != {*shapes}:
+        raise UserError(
+            f"{name} has the weights {', '.join(sorted(datasets))}, where {', '.join(shapes)} were "
+            "expected"
+        )
+    arrays = []
+    for weight, shape in shapes.items():
+        dataset = datasets[weight]
+        if dataset.external or dataset.is_virtual:
+            raise UserError(f"{name}: {weight} is in another file, which is not read")
+        if dataset.shape != shape:
+            raise UserError(f"{name}: {weight} has the shape {dataset.shape}, not {shape}")
+        if dataset.dtype.kind != "f":
+            raise UserError(f"{name}: {weight} holds {dataset.dtype}, not floating-point")
+        arrays.append(np.asarray(dataset[...], np.float32))
+        if not np.isfinite(arrays[-1]).all():
+            raise UserError(f"{name}: {weight} holds numbers that are not finite")
+    return arrays
 
-    Raises:
-      UserError: if layers are unknown, missing or too many, or one has other weights than its kind.
-    """
-    by_kind: dict[str, dict[int, Layer]] = {kind: {} for kind in NUMBERS}
+
+def _sort_layers(content: h5py.File) -> dict[str, list[Layer]]:
+    """Sorts the layers with weights by kind and number; refuses unknown, missing and surplus."""
+    found = _find_datasets(content)
+    by_kind: dict[str, dict[int, str]] = {kind: {} for kind in NUMBERS}
     unknown = []
-    for name, datasets in _find_datasets(content).items():
-        named = re.fullmatch(rf"({'|'.join(NUMBERS)})(?:_([1-9][0-9]*))?", name)
-        if not named:
+    for name in found:
+        match = re.fullmatch(rf"({'|'.join(NUMBERS)})(?:_([1-9][0-9]*))?", name)
+        if match:
+            # The first layer of a kind has no number in some versions of Keras.
+            by_kind[match[1]][int(match[2] or 0)] = name
+        else:
             unknown.append(name)
-            continue
-        # The first layer of a kind has no number in some versions of Keras.
-        by_kind[named[1]][int(named[2] or 0)] = Layer(name, datasets)
     problems = [f"it has {_format_names(unknown)}, which that network has not"] if unknown else []
-    for kind, layers in by_kind.items():
-        problems += _check_count(kind, layers)
+    problems += [
+        _describe_count(kind, names)
+        for kind, names in by_kind.items()
+        if len(names) != NUMBERS[kind]
+    ]
     if problems:
         raise UserError("; ".join(problems))
-    for kind, layers in by_kind.items():
-        for layer in layers.values():
-            if {*layer.datasets} != {*WEIGHTS[kind]}:
-                raise UserError(
-                    f"{layer.name} has the weights {', '.join(sorted(layer.datasets))}, where "
-                    f"{', '.join(WEIGHTS[kind])} were expected"
-                )
-    return {kind: [layers[n] for n in sorted(layers)] for kind, layers in by_kind.items()}
+    return {
+        kind: [(names[n], found[names[n]]) for n in sorted(names)]
+        for kind, names in by_kind.items()
+    }
 
 
 def _find_datasets(content: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:
     """Finds the datasets of a file by layer and weight: `<layer>/.../<weight>:0`."""
-    base = content
-    if isinstance(content.get("model_weights", getlink=True), h5py.HardLink):
-        base = content["model_weights"]
+    is_whole_model = isinstance(content.get("model_weights", getlink=True), h5py.HardLink)
+    base = content["model_weights"] if is_whole_model else content
     if not isinstance(base, h5py.Group):
         raise UserError("its model_weights are not a group of layers")
     found: dict[str, dict[str, h5py.Dataset]] = {}
@@ -263,20 +233,17 @@ def _find_datasets(content: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:
     return found
 
 
-def _check_count(kind: str, layers: dict[int, Layer]) -> list[str]:
-    """Describes missing and surplus layers of a kind, in at most one sentence."""
-    number = NUMBERS[kind]
-    if len(layers) == number:
-        return []
+def _describe_count(kind: str, names: dict[int, str]) -> str:
+    """Describes missing and surplus layers of a kind, given the names by number."""
     # If the session of Keras had made other networks before, the numbers go on from there.
-    from_one = 0 not in layers and max(layers, default=0) <= number
-    first = 1 if from_one else min(layers)
-    expected = range(first, first + number)
-    missing = [f"{kind}_{n}" for n in expected if n not in layers]
-    extra = [layer.name for n, layer in sorted(layers.items()) if n not in expected]
+    from_one = 0 not in names and max(names, default=0) <= NUMBERS[kind]
+    first = 1 if from_one else min(names)
+    expected = range(first, first + NUMBERS[kind])
+    missing = [f"{kind}_{n}" for n in expected if n not in names]
+    extra = [names[n] for n in sorted(names) if n not in expected]
     faults = [f"{_format_names(missing)} missing"] if missing else []
     faults += [f"{_format_names(extra)} too many"] if extra else []
-    return [f"it has {len(layers)} layers {kind}_*, not {number}: {', '.join(faults)}"]
+    return f"it has {len(names)} layers {kind}_*, not {NUMBERS[kind]}: {', '.join(faults)}"
 
 
 def _format_names(names: list[str]) -> str:

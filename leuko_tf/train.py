@@ -57,10 +57,10 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         tf.config.experimental.enable_op_determinism()
 
     builder = pipeline.open_dataset(config.data.dataset, config.data.data_dir)
-    folds = [k for k in range(1, 6) if k != config.data.held_out_fold]
+    held_out, share = config.data.held_out_fold, config.data.validation_share
+    folds = [k for k in range(1, 6) if k != held_out]
     file = workdir / CELLS if config.data.cache == "disk" else None
     cells = pipeline.decode_folds(builder, folds, config, file)
-    share = config.data.validation_share
     is_validation = pipeline.choose_validation(cells.labels, share, config.train.seed)
     training, validation = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
     steps = pipeline.count_steps(cells.labels[training], config)
@@ -70,16 +70,13 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
     images_um = pipeline.find_pixel_size(builder, config.data.pixel_size_um)
     counts = np.bincount(cells.labels[training], minlength=len(CODES))
     model, done = building.build_or_resume(config, workdir, steps, (counts / counts.sum()).tolist())
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
     run = record_run(
         workdir,
-        describe_start(
-            precision=model.dtype_policy.name,
-            jit_compile=model.jit_compile,
-            devices=[device.device_type for device in tf.config.list_physical_devices()],
-        ),
+        describe_start(model.dtype_policy.name, model.jit_compile, devices),
         dataset=dataset,
         class_counts=dict(zip(CODES, counts.tolist(), strict=True)),
-        held_out_fold=config.data.held_out_fold,
+        held_out_fold=held_out,
         images_pixel_size_um=images_um,
         initial_model=Path(config.train.initial_model) if config.train.initial_model else None,
         parameters=model.count_params(),
@@ -90,19 +87,19 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         scaling.trained = facts_of_run(run).to_json()
     kind = "SYNTHETIC cells" if dataset["synthetic"] else "cells"
     print(
-        f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold "
-        f"{config.data.held_out_fold} held out; {steps} steps of {config.data.batch_size} per epoch"
+        f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold {held_out} "
+        f"held out; {steps} steps of {config.data.batch_size} per epoch"
     )
 
-    monitor = "val_loss" if len(validation) else "loss"
+    validates = len(validation) > 0
+    monitor = "val_loss" if validates else "loss"
+    plain_batches = pipeline.make_plain_batches(cells, validation, config) if validates else None
     model.fit(
         pipeline.make_training_batches(cells, training, config, first_epoch=done),
         initial_epoch=done,
         epochs=config.train.epochs,
         steps_per_epoch=steps,
-        validation_data=(
-            pipeline.make_plain_batches(cells, validation, config) if len(validation) else None
-        ),
+        validation_data=plain_batches,
         callbacks=callbacks.make_callbacks(config, workdir, plain, steps, monitor, verbose),
         shuffle=False,  # the batches are shuffled already
         verbose=verbose,

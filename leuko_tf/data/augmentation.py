@@ -5,7 +5,7 @@ So epoch 7 has the same batches in an unbroken and in a resumed training, on any
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +22,7 @@ STAINS = rgb_from_hed
 _DENSITIES = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class EpochPlan:
+class EpochPlan(NamedTuple):
     """Everything that is random about one epoch.
 
     Attributes:
@@ -75,19 +74,16 @@ def plan_epoch(labels: np.ndarray, config: Config, epoch: int) -> EpochPlan:
         for label in np.unique(labels):
             members = np.flatnonzero(labels == label)
             rounds = -(-per_class // len(members))
-            draws.append(
-                np.concatenate([rng.permutation(members) for _ in range(rounds)])[:per_class]
-            )
+            repeated = np.concatenate([rng.permutation(members) for _ in range(rounds)])
+            draws.append(repeated[:per_class])
         indices = rng.permutation(np.concatenate(draws))
     number = len(indices)
     angles = rng.uniform(0, 2 * np.pi, number) if config.data.rotate else np.zeros(number)
     flips = rng.choice([-1.0, 1.0], (number, 2)) if config.data.flip else np.ones((number, 2))
-    size, zoom = config.model.input_size, np.log1p(config.data.zoom)
+    size, margin, zoom = config.model.input_size, compute_margin(config), np.log1p(config.data.zoom)
     scales = np.exp(rng.uniform(-zoom, zoom, number))
     shifts = rng.uniform(-1, 1, (number, 2)) * config.data.shift * size
-    transforms = compute_affine_transforms(
-        angles, flips, size, compute_margin(config), scales, shifts
-    )
+    transforms = compute_affine_transforms(angles, flips, size, margin, scales, shifts)
     amounts = 1 + rng.uniform(-1, 1, (number, 3)) * config.data.stain
     light = rng.uniform(-1, 1, (number, 3)) * config.data.stain
     return EpochPlan(indices, transforms, compute_stain_transforms(amounts, light))
@@ -108,15 +104,9 @@ def rotate_batch(images: np.ndarray, transforms: np.ndarray, size: int) -> np.nd
       uint8 array [n, size, size, 3], bilinearly interpolated.
     """
     outputs = np.empty((len(images), size, size, 3), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for image, transform, output in zip(images, transforms, outputs, strict=True):
-        cv2.warpAffine(
-            image,
-            transform,
-            (size, size),
-            dst=output,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        )
+        cv2.warpAffine(image, transform, (size, size), output, flags, cv2.BORDER_REFLECT)
     return outputs
 
 
@@ -148,22 +138,16 @@ def compute_affine_transforms(
     # Input x and y as linear functions of output x and y, relative to the centre.
     xx, xy = horizontal * cos, -horizontal * sin
     yx, yy = vertical * sin, vertical * cos
-    rows = (
-        (xx, xy, right + centre * (1 - xx - xy)),
-        (yx, yy, down + centre * (1 - yx - yy)),
-    )
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1).astype(np.float32)
+    across, along = right + centre * (1 - xx - xy), down + centre * (1 - yx - yy)
+    return np.stack([xx, xy, across, yx, yy, along], 1).reshape(-1, 2, 3).astype(np.float32)
 
 
 def augment_stain(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Applies one affine transform of the optical densities per image.
 
     Args:
-      images: uint8 array [n, height, width, 3].
+      images: uint8 array [n, height, width, 3]; the result has the same shape and type.
       colours: float array [n, 3, 4], for natural optical densities (red, green, blue, 1).
-
-    Returns:
-      uint8 array of the same shape.
     """
     outputs = np.empty_like(images)
     for image, colour, output in zip(images, colours, outputs, strict=True):
@@ -173,14 +157,11 @@ def augment_stain(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def compute_stain_transforms(amounts: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Computes transforms that change the amounts of stain and the light.
+    """Computes transforms for `augment_stain`.
 
     Args:
       amounts: float array [n, 3], factors for the density of each of `STAINS`.
       light: float array [n, 3], added to the optical densities of red, green and blue.
-
-    Returns:
-      float32 array [n, 3, 4].
     """
     # STAINS takes densities as row vectors: convert to stains, multiply by the amounts, convert
     # back. OpenCV takes columns, hence the transposition.

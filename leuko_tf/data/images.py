@@ -37,10 +37,8 @@ def find_images(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = {
-                _make_id(f.relative_to(path)): f
-                for f in sorted(walk_images(path, follow_links=True))
-            }
+            inside = sorted(walk_images(path, follow_links=True))
+            files = {_make_id(file.relative_to(path)): file for file in inside}
             if not files:
                 raise UserError(f"{path} is a folder without TIFF, PNG or JPEG files")
         elif path.is_file():
@@ -91,17 +89,13 @@ def compute_scale_factor(images_um: float, wanted_um: float) -> float:
 
     Args:
       images_um: Side of the images' pixels in micrometres, on the slide.
-      wanted_um: Side that they should have.
-
-    Raises:
-      UserError: if one side is more than `MAX_FACTOR` times the other.
+      wanted_um: Side that they should have, at most `MAX_FACTOR` times more or less.
     """
     factor = images_um / wanted_um
     if not 1 / MAX_FACTOR <= factor <= MAX_FACTOR:
         raise UserError(
             f"Pixels of {images_um:g} um cannot be resampled to {wanted_um:g} um: the factor "
-            f"{factor:.3g} is too far from 1. Give a pixel's side on the slide, not on the "
-            "camera's chip."
+            f"{factor:.3g} is too far from 1. Give the side on the slide, not on the camera's chip."
         )
     return factor
 
@@ -118,8 +112,7 @@ def resample_image(image: np.ndarray, factor: float) -> np.ndarray:
       antialiasing.
     """
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -42,12 +42,7 @@ class Cells:
 
 
 def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Opens a built data set.
-
-    Raises:
-      UserError: if the name is unknown, or the data set is not built; the message then has the
-        command that builds it.
-    """
+    """Opens a built data set; raises `UserError` if it is unknown, or not built yet."""
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -55,10 +50,10 @@ def open_dataset(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if not builder.is_prepared():
         dataset, _, config = name.partition("/")
         option = f" --config {config or 'complete'}" if builder.BUILDER_CONFIGS else ""
+        place = f" --data_dir {data_dir}" if data_dir else ""
         raise UserError(
             f"{name} is not built in {builder.data_dir}. Build it: tfds build {dataset} --imports "
-            f"tfds_aml{option} --manual_dir <download>"
-            + (f" --data_dir {data_dir}" if data_dir else "")
+            f"tfds_aml{option} --manual_dir <download>{place}"
         )
     return builder
 
@@ -77,8 +72,7 @@ def read_folds(
       folds: 1 to 5.
       field: Side in pixels of the centred square to crop; see `leuko_tf.network.view.crop_center`.
       size: Side in pixels to resize the square to, as the model would; None: not resized.
-      factor: Factor of `leuko_tf.data.images.resample_image`, which comes first; see
-        `match_pixel_scale`.
+      factor: Factor of `leuko_tf.data.images.resample_image`, which comes first.
 
     Yields:
       Dict of the data set's features and `fold`, as arrays of up to `READ_BATCH` images.
@@ -87,8 +81,7 @@ def read_folds(
     for fold in folds:
         dataset = builder.as_dataset(split=f"fold_{fold}", shuffle_files=False)
         dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        dataset = dataset.batch(READ_BATCH).prefetch(tf.data.AUTOTUNE)
-        for batch in dataset.as_numpy_iterator():
+        for batch in dataset.batch(READ_BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
             yield {**batch, "fold": np.full(len(batch["label"]), fold, np.int8)}
 
 
@@ -103,7 +96,7 @@ def match_pixel_scale(
     dataset: DatasetFacts,
     given: float | None = None,
 ) -> float:
-    """Computes the factor that resamples a data set's images to a model's pixel size.
+    """Computes the factor of `resample_image` from a data set's to a model's pixel size.
 
     Prints the two sizes unless the factor is 1.
 
@@ -115,30 +108,27 @@ def match_pixel_scale(
         it used this data set; otherwise the data set's.
 
     Returns:
-      Factor for `leuko_tf.data.images.resample_image`; 1 if one of the sizes is unknown.
+      The factor; 1 if one of the sizes is unknown.
 
     Raises:
       UserError: if `given` is set and the model's pixel size is unknown.
     """
     same = has_same_images(facts, dataset)
-    images_um = given
-    if images_um is None and same:
-        images_um = facts.images_pixel_size_um
+    sizes = (given, facts.images_pixel_size_um if same else None, dataset.get("pixel_size_um"))
+    images_um = next((size for size in sizes if size is not None), None)
+    if model_um is None and given is not None:
+        raise UserError(
+            "--pixel-size-um cannot be used: the pixel size of the model's training images is not "
+            "known"
+        )
     if images_um is None:
-        images_um = dataset.get("pixel_size_um")
+        return 1.0
     if model_um is None:
-        if given is not None:
-            raise UserError(
-                "--pixel-size-um cannot be used: the pixel size of the model's training images is "
-                "not known"
-            )
-        if images_um is not None and not same:
+        if not same:
             print(
                 f"The images' pixels are {images_um} um wide. The pixel size of the model is not "
                 "known, so the images are not resampled."
             )
-        return 1.0
-    if images_um is None:
         return 1.0
     factor = compute_scale_factor(images_um, model_um)
     if factor != 1:
@@ -154,18 +144,26 @@ def count_images(builder: tfds.core.DatasetBuilder, folds: Sequence[int]) -> int
 def decode_folds(
     builder: tfds.core.DatasetBuilder, folds: Sequence[int], config: Config, file: Path | None
 ) -> Cells:
-    """Decodes folds into one array, with a progress bar.
+    """Decodes folds, with a margin for the augmentation, into one array.
 
     Args:
       builder: A built data set.
       folds: 1 to 5.
-      config: Field, input size, pixel sizes and augmentation, which needs a margin.
+      config: Field, input size, pixel sizes and augmentation.
       file: File that holds the array; None: memory.
     """
     number = count_images(builder, folds)
     size = config.model.input_size + 2 * compute_margin(config)
     field = config.model.field * size // config.model.input_size
-    factor = _compute_training_factor(builder, config)
+    wanted_um, factor = config.data.resample_to_um, 1.0
+    if wanted_um is not None:
+        images_um = find_pixel_size(builder, config.data.pixel_size_um)
+        if images_um is None:
+            raise UserError(
+                f"data.resample_to_um={wanted_um}: the pixel size of the data set is not known. "
+                "Set data.pixel_size_um."
+            )
+        factor = compute_scale_factor(images_um, wanted_um)
     shape = (number, size, size, 3)
     if file is None:
         images: np.ndarray = np.empty(shape, np.uint8)
@@ -181,19 +179,6 @@ def decode_folds(
             done = chunk.stop
             progress.update(chunk.stop - chunk.start)
     return Cells(images, labels)
-
-
-def _compute_training_factor(builder: tfds.core.DatasetBuilder, config: Config) -> float:
-    wanted_um = config.data.resample_to_um
-    images_um = find_pixel_size(builder, config.data.pixel_size_um)
-    if wanted_um is None:
-        return 1.0
-    if images_um is None:
-        raise UserError(
-            f"data.resample_to_um={wanted_um}: the pixel size of the data set is not known. Set "
-            "data.pixel_size_um."
-        )
-    return compute_scale_factor(images_um, wanted_um)
 
 
 def choose_validation(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -216,11 +201,7 @@ def choose_validation(labels: np.ndarray, share: float, seed: int) -> np.ndarray
 
 
 def count_steps(labels: np.ndarray, config: Config) -> int:
-    """Counts the whole batches of one epoch.
-
-    Raises:
-      UserError: if an epoch's samples do not fill one batch.
-    """
+    """Counts the whole batches of one epoch; raises `UserError` if there is none."""
     per_class = config.data.samples_per_class
     number = len(labels) if per_class is None else per_class * len(np.unique(labels))
     steps = number // config.data.batch_size
@@ -252,9 +233,8 @@ def make_training_batches(
     used = count_steps(labels, config) * config.data.batch_size
 
     def plan(epoch: int) -> tuple[np.ndarray, ...]:
-        epoch_plan = plan_epoch(labels, config, int(epoch))
-        indices = members[epoch_plan.indices[:used]]
-        return indices, epoch_plan.transforms[:used], epoch_plan.colours[:used]
+        indices, transforms, colours = plan_epoch(labels, config, int(epoch))
+        return members[indices[:used]], transforms[:used], colours[:used]
 
     def make_samples(epoch: tf.Tensor) -> tf.data.Dataset:
         parts = tf.numpy_function(plan, [epoch], [tf.int64, tf.float32, tf.float32])
@@ -292,9 +272,7 @@ def make_plain_batches(cells: Cells, members: np.ndarray, config: Config) -> tf.
 
 
 def _load_batches(
-    batches: tf.data.Dataset,
-    load: Callable[..., tuple[np.ndarray, np.ndarray]],
-    size: int,
+    batches: tf.data.Dataset, load: Callable[..., tuple[np.ndarray, np.ndarray]], size: int
 ) -> tf.data.Dataset:
     """Loads uint8 images and labels in parallel; converts to float32 images and one-hot labels."""
 

@@ -59,9 +59,8 @@ def convolve_before_norm(inputs, kernel, bias, groups, strides, padding, dilatio
                 strides=(1, *strides, 1),
                 padding=padding,
             )
-            kernel_gradient = _compute_kernel_gradient(
-                inputs, kernel.shape, upstream, groups, strides, padding
-            )
+            window = (groups, strides, padding)
+            kernel_gradient = _compute_kernel_gradient(inputs, kernel.shape, upstream, *window)
             return input_gradient, kernel_gradient, tf.zeros_like(bias)
 
         return outputs, gradients
@@ -69,8 +68,10 @@ def convolve_before_norm(inputs, kernel, bias, groups, strides, padding, dilatio
     kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
     if is_faster:
         return apply(inputs, kernel, bias)
+    # `tf.stop_gradient` would give None.
+    without_gradient = tf.custom_gradient(lambda v: (tf.identity(v), tf.zeros_like))
     outputs = convolve(inputs, kernel, groups, strides, padding, dilations)
-    return tf.nn.bias_add(outputs, _block_gradient(bias))
+    return tf.nn.bias_add(outputs, without_gradient(bias))
 
 
 def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
@@ -79,10 +80,8 @@ def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
 
     rows, columns, depth, filters = shape
     if (rows, columns, *strides, groups) == (1, 1, 1, 1, 1):
-        product = tf.matmul(
-            tf.reshape(inputs, (-1, depth)), tf.reshape(upstream, (-1, filters)), transpose_a=True
-        )
-        return tf.reshape(product, shape)
+        pixels, errors = tf.reshape(inputs, (-1, depth)), tf.reshape(upstream, (-1, filters))
+        return tf.reshape(tf.matmul(pixels, errors, transpose_a=True), shape)
     merged = 1
     if groups > 1 and max(strides) == 1:
         merged = _find_largest_divisor(groups, at_most=max(1, _BLOCK // depth))
@@ -100,13 +99,6 @@ def _compute_kernel_gradient(inputs, shape, upstream, groups, strides, padding):
     gradient = tf.reshape(gradient, blocks)
     diagonal = tf.stack([gradient[:, k, :, :, k] for k in range(merged)], axis=3)
     return tf.reshape(diagonal, shape)
-
-
-def _block_gradient(value):
-    """Returns the tensor with a gradient of zeros; `tf.stop_gradient` would give None."""
-    import tensorflow as tf
-
-    return tf.custom_gradient(lambda v: (tf.identity(v), tf.zeros_like))(value)
 
 
 @functools.cache
@@ -150,18 +142,13 @@ def _convolve_in_blocks(inputs, kernel, groups, strides, padding, dilations):
     per_block = groups // blocks
     # [rows, columns, group within block (input), depth, block, group within block (output), ...]
     # A constant, because OpenVINO cannot convert the operations of `tf.eye`.
-    diagonal = tf.reshape(
-        tf.constant(np.eye(per_block), kernel.dtype), (1, 1, per_block, 1, 1, per_block, 1)
-    )
+    diagonal = tf.constant(np.eye(per_block)[:, None, None, :, None], kernel.dtype)
     spread = tf.reshape(kernel, (rows, columns, 1, depth, blocks, per_block, filters // groups))
-    dense = tf.reshape(
-        spread * diagonal, (rows, columns, per_block * depth, blocks, filters // blocks)
-    )
+    shape = (rows, columns, per_block * depth, blocks, filters // blocks)
+    kernels = tf.unstack(tf.reshape(spread * diagonal, shape), axis=3)
     outputs = [
         tf.nn.conv2d(part, block_kernel, strides, padding, dilations=dilations)
-        for part, block_kernel in zip(
-            tf.split(inputs, blocks, axis=-1), tf.unstack(dense, axis=3), strict=True
-        )
+        for part, block_kernel in zip(tf.split(inputs, blocks, axis=-1), kernels, strict=True)
     ]
     return tf.concat(outputs, axis=-1)
 

@@ -14,12 +14,9 @@ def spare_bias_gradients(model: keras.Model) -> int:
     """Skips the bias gradient of each convolution before a batch norm that trains.
 
     Call it before training, and again after freezing or unfreezing a batch norm. Keras' own layers
-    are not changed.
-
-    Returns:
-      The number of convolutions whose bias gets no gradient.
+    are not changed. Returns the number of convolutions whose bias gets no gradient.
     """
-    norms = [n for n in model.layers if isinstance(n, BatchNorm) and n.trainable]
+    norms = (n for n in model.layers if isinstance(n, BatchNorm) and n.trainable)
     spared = {id(_find_convolution_before(norm, model)) for norm in norms}
     convolutions = [layer for layer in model.layers if isinstance(layer, Conv2D)]
     for convolution in convolutions:
@@ -30,14 +27,9 @@ def spare_bias_gradients(model: keras.Model) -> int:
 def fold_batch_norms(model: keras.Model) -> int:
     """Folds in place every `BatchNorm` that is the only consumer of a convolution.
 
-    Afterwards the model is for inference only: do not train or save it. Keras' own batch norms, as
-    in models of older versions, are not changed.
-
-    Args:
-      model: A built float32 model.
-
-    Returns:
-      The number of folded batch norms.
+    Afterwards the model, which must be float32, is for inference only: do not train or save it.
+    Keras' own batch norms, as in models of older versions, are not changed. Returns the number of
+    folded batch norms.
     """
     norms = [layer for layer in model.layers if isinstance(layer, BatchNorm) and not layer.folded]
     foldable = [(n, c) for n in norms if (c := _find_convolution_before(n, model)) is not None]

@@ -32,17 +32,15 @@ class Conv2D(keras.layers.Conv2D):
     def call(self, inputs: Any) -> Any:
         if not self.normalised or not self._runs_on_tensorflow() or not self.use_bias:
             return super().call(inputs)
-        outputs = convolution.convolve_before_norm(
-            inputs, self.kernel, self.bias, self.groups, *self._get_window(inputs)
-        )
+        window = (self.groups, *self._get_window(inputs))
+        outputs = convolution.convolve_before_norm(inputs, self.kernel, self.bias, *window)
         return self.activation(outputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if not self._runs_on_tensorflow():
             return super().convolution_op(inputs, kernel)
-        return convolution.convolve(
-            inputs, kernel, self.groups, *self._get_window(inputs), portable=self.portable
-        )
+        window = (self.groups, *self._get_window(inputs))
+        return convolution.convolve(inputs, kernel, *window, portable=self.portable)
 
     def _runs_on_tensorflow(self) -> bool:
         return keras.backend.backend() == "tensorflow" and self.data_format == "channels_last"
@@ -72,12 +70,6 @@ class CellScaling(keras.layers.Layer):
         unknown. Images of another magnification are resampled to it before this layer.
       trained: JSON-like facts about the training (`leuko_tf.provenance.ModelFacts`). The layer only
         stores them, so that they travel with the model.
-
-    Call arguments:
-      images: uint8 or float tensor [batch, height, width, 3], 0 to 255.
-
-    Returns:
-      float32 tensor [batch, size, size, 3], 0 to 1.
     """
 
     def __init__(
@@ -89,10 +81,8 @@ class CellScaling(keras.layers.Layer):
         name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32", trainable=False)
-        self.size = size
-        self.field = field
-        self.pixel_size_um = pixel_size_um
-        self.trained = trained
+        self.size, self.field = size, field
+        self.pixel_size_um, self.trained = pixel_size_um, trained
 
     def call(self, images):
         return to_network_input(images, self.field, self.size) / 255.0
@@ -172,16 +162,12 @@ class MergingDense(keras.layers.Dense):
     class has exactly the sum of the two probabilities of a softmax over all units; the other
     probabilities do not change.
 
+    It maps [batch, channels] to [batch, units - 1].
+
     Args:
       units: Number of units, the merged one included.
       into: Unit that the last one is merged into, 0 to units - 2.
       settings: Other arguments of `keras.layers.Dense`; there is always a bias.
-
-    Call arguments:
-      inputs: float tensor [batch, channels].
-
-    Returns:
-      float tensor [batch, units - 1].
     """
 
     def __init__(self, units: int, into: int, **settings: Any):

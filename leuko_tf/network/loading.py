@@ -13,10 +13,7 @@ from leuko_tf.network.resnext import SCALING
 
 
 def load_model(file: Path) -> keras.Model:
-    """Loads a `.keras` file of this project for inference.
-
-    Args:
-      file: Such as `best.keras` of a work folder.
+    """Loads a `.keras` file of this project, such as `best.keras` of a work folder, for inference.
 
     Returns:
       A float32 model from images in 0 to 255 to 15 probabilities.
@@ -53,11 +50,9 @@ def load_model(file: Path) -> keras.Model:
 
 
 def make_embedding_model(model: keras.Model) -> keras.Model:
-    """Makes a model without the last layer, which shares the other layers with `model`.
+    """Makes a model that returns the last layer's inputs, float32 [n, features].
 
-    Returns:
-      A model from the same images to features, float32 [n, features]; the exported signature
-      `embed` returns the same.
+    It shares its layers with `model`. The exported signature `embed` returns the same.
     """
     # The only dense layer, of whatever type.
     last = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))

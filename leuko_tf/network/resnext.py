@@ -19,7 +19,6 @@ BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.99
 NEGATIVE_SLOPE = 0.3
 
-INPUT_NAME = "images"
 OUTPUT_NAME = "probabilities"
 LAST_FEATURE_MAP = "last_feature_map"
 SCALING = "scaling"
@@ -42,10 +41,8 @@ def build_resnext(
     3x3 convolution has the stride. With 15 outputs the network has 23,112,975 parameters, with 16
     (the paper's two erythroblast outputs) 23,115,024.
 
-    Args:
-      num_outputs: Number of classes.
-      All others: see `leuko_tf.config.ModelConfig`. Each stage doubles `width`; its outer channels
-        are twice its inner ones.
+    The arguments are those of `leuko_tf.config.ModelConfig`. Each stage doubles `width`; its outer
+    channels are twice its inner ones.
 
     Returns:
       A Keras model from `images`, uint8 or float [batch, height, width, 3] in 0 to 255, to
@@ -55,14 +52,11 @@ def build_resnext(
       ValueError: if `cardinality` does not divide `width`.
     """
     if width % cardinality:
-        raise ValueError(
-            f"`cardinality` must divide `width`. Received: cardinality={cardinality}, width={width}"
-        )
-
-    norm_settings = {"epsilon": BATCH_NORM_EPSILON, "momentum": batch_norm_momentum}
+        raise ValueError(f"cardinality={cardinality} must divide width={width}")
 
     def normalise(x, name: str):
-        return BatchNorm(**norm_settings, name=f"{name}_norm")(x)
+        momentum = batch_norm_momentum
+        return BatchNorm(momentum=momentum, epsilon=BATCH_NORM_EPSILON, name=f"{name}_norm")(x)
 
     def activate(x, name: str):
         if activation == "leaky_relu":
@@ -86,7 +80,7 @@ def build_resnext(
             x = normalise(x, f"{name}_projection")
         return activate(keras.layers.Add(name=f"{name}_sum")([x, y]), name)
 
-    images = keras.Input((None, None, 3), name=INPUT_NAME)
+    images = keras.Input((None, None, 3), name="images")
     x = CellScaling(input_size, field, name=SCALING)(images)
     x = Conv2D(stem_width, 7, strides=2, padding="same", name="stem_conv")(x)
     x = activate(normalise(x, "stem"), "stem")
@@ -94,8 +88,7 @@ def build_resnext(
     for stage, count in enumerate(blocks, 1):
         for block in range(1, count + 1):
             stride = 2 if block == 1 and stage > 1 else 1
-            inner = width * 2 ** (stage - 1)
-            name = f"stage{stage}_block{block}"
+            inner, name = width * 2 ** (stage - 1), f"stage{stage}_block{block}"
             x = add_bottleneck(x, inner, stride, project=block == 1, name=name)
     x = keras.layers.Activation("linear", name=LAST_FEATURE_MAP)(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -110,11 +103,10 @@ def from_config(config: ModelConfig, precision: str) -> keras.Model:
     """Builds the network of a configuration.
 
     Args:
-      config: The network.
       precision: Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
 
     Raises:
-      UserError: if Keras has no such activation.
+      UserError: if Keras does not have the activation.
     """
     try:
         keras.activations.get(config.activation)
@@ -134,7 +126,7 @@ def from_model(model: keras.Model, config: ModelConfig, precision: str) -> keras
       model: A float32 model of this project.
       config: The training's description of the network, which must be the same; but the momentum
         of the batch norms is taken from here.
-      precision: Name of a Keras dtype policy, such as `"mixed_bfloat16"`.
+      precision: Name of a Keras dtype policy.
 
     Raises:
       UserError: if `config` describes another network, or `build_resnext` did not build the model.
@@ -175,13 +167,13 @@ def _read_config(model: keras.Model) -> ModelConfig:
     sums = (re.fullmatch(r"(stage\d+)_block\d+_sum", layer.name) for layer in model.layers)
     blocks = Counter(match[1] for match in sums if match)
     try:
-        activation = model.get_layer("stem_act")
+        scaling, activation = model.get_layer(SCALING), model.get_layer("stem_act")
         name = "leaky_relu"
         if not isinstance(activation, keras.layers.LeakyReLU):
             name = keras.activations.serialize(activation.activation)
         return ModelConfig(
-            input_size=model.get_layer(SCALING).size,
-            field=model.get_layer(SCALING).field,
+            input_size=scaling.size,
+            field=scaling.field,
             blocks=list(blocks.values()),
             stem_width=model.get_layer("stem_conv").filters,
             width=model.get_layer("stage1_block1_conv1").filters,

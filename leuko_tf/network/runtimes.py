@@ -10,7 +10,7 @@ docs/benchmark.md has the speeds.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ RUNTIMES = (TENSORFLOW, OPENVINO)
 # Largest difference of probabilities; above it, the conversion has failed.
 TOLERANCE = 1e-4
 
-# OpenVINO's names. By default it would take bfloat16 if the processor has it.
+# OpenVINO's names.
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -54,43 +54,31 @@ def make_predictor(
     Raises:
       UserError: if OpenVINO is not installed, or fails to convert the model.
     """
+    import keras
+
+    from leuko_tf.network.folding import fold_batch_norms
     from leuko_tf.network.resnext import SCALING
     from leuko_tf.network.view import to_network_input
 
-    folded = copy_with_folded_norms(model)
-    if runtime == TENSORFLOW:
-        network = make_tensorflow_network(extract_network(folded))
-    else:
-        network = make_openvino_network(extract_network(folded))
-    scaling = model.get_layer(SCALING)
+    scaling, folded = model.get_layer(SCALING), keras.models.clone_model(model)
+    folded.set_weights(model.get_weights())
+    fold_batch_norms(folded)
+    make_network = make_tensorflow_network if runtime == TENSORFLOW else make_openvino_network
+    network = make_network(extract_network(folded))
 
     def predict(images: np.ndarray) -> np.ndarray:
         # As the model's first layer does; OpenVINO cannot resize with antialiasing.
         cells = np.asarray(to_network_input(images, scaling.field, scaling.size))
         if not symmetries:
             return network(cells)
-        return np.mean([network(cells) for cells in iterate_symmetries(cells)], axis=0)
+        probabilities = [
+            network(np.ascontiguousarray(np.rot90(mirrored, quarters, axes=(1, 2))))
+            for mirrored in (cells, cells[:, :, ::-1])
+            for quarters in range(4)
+        ]
+        return np.mean(probabilities, axis=0)
 
     return predict
-
-
-def iterate_symmetries(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields images [n, size, size, 3] under the eight symmetries of the square; first as given."""
-    for mirrored in (images, images[:, :, ::-1]):
-        for quarters in range(4):
-            yield np.ascontiguousarray(np.rot90(mirrored, quarters, axes=(1, 2)))
-
-
-def copy_with_folded_norms(model: "keras.Model") -> "keras.Model":
-    """Copies a model and folds the batch norms of the copy into its convolutions."""
-    import keras
-
-    from leuko_tf.network.folding import fold_batch_norms
-
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    fold_batch_norms(copy)
-    return copy
 
 
 def extract_network(model: "keras.Model") -> "ConcreteFunction":
@@ -105,24 +93,18 @@ def extract_network(model: "keras.Model") -> "ConcreteFunction":
 
     size, network = model.get_layer(SCALING).size, strip_scaling(model)
     spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="images")
-    graph = tf.function(
-        lambda images: network(images / 255.0, training=False)
-    ).get_concrete_function(spec)
+    run = tf.function(lambda images: network(images / 255.0, training=False))
+    graph = run.get_concrete_function(spec)
     graph.of = model  # keeps the variables alive, which a graph alone does not
     return graph
 
 
 def make_tensorflow_network(network: "ConcreteFunction") -> Predictor:
-    """Turns a network's weights into constants, which oneDNN then reorders only once.
-
-    See `make_openvino_network` for arguments and result.
-    """
+    """As `make_openvino_network`; makes the weights constants, which oneDNN reorders only once."""
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework import convert_to_constants
 
-    frozen = convert_variables_to_constants_v2(network)
+    frozen = convert_to_constants.convert_variables_to_constants_v2(network)
     return lambda images: frozen(tf.constant(np.asarray(images, np.float32)))[0].numpy()
 
 
@@ -155,11 +137,7 @@ def make_openvino_network(network: "ConcreteFunction") -> Predictor:
 
 
 def convert_for_openvino(network: "ConcreteFunction") -> "openvino.Model":
-    """Converts a network of `extract_network` to OpenVINO's form, for one image.
-
-    Raises:
-      UserError: if OpenVINO is not installed, or cannot convert the network.
-    """
+    """Converts a network of `extract_network` for one image; raises as `make_openvino_network`."""
     library = import_openvino()
     size, channels = network.inputs[0].shape[2:]
     try:
@@ -180,24 +158,20 @@ def compile_for_openvino(converted: "openvino.Model", precision: str = "float32"
       converted: From `convert_for_openvino`.
       precision: A key of `PRECISIONS`. bfloat16 needs a processor that has it.
     """
-    compiled_model = import_openvino().compile_model(
-        converted,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",  # one image on all cores
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-        },
-    )
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",  # one image on all cores
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],  # by default bfloat16 where possible
+    }
+    compiled_model = import_openvino().compile_model(converted, "CPU", options)
     outputs = compiled_model.output(0).shape[1]
     request = compiled_model.create_infer_request()
     lock = threading.Lock()
 
     def predict(images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images, np.float32)
         probabilities = np.empty((len(images), outputs), np.float32)
         with lock:
-            for i in range(len(images)):
-                probabilities[i] = request.infer([images[i : i + 1]])[0]
+            for i, image in enumerate(np.asarray(images, np.float32)):
+                probabilities[i] = request.infer([image[np.newaxis]])[0]
         return probabilities
 
     return predict
@@ -208,9 +182,7 @@ def import_openvino() -> ModuleType:
 
     By default it reports each import and each conversion to its maker through Google Analytics. A
     program that looks at images of patients must not do that, and OpenVINO works without it.
-
-    Raises:
-      UserError: if it is not installed.
+    Raises `UserError` if it is not installed.
     """
     blocked: Any = None  # with None in `sys.modules`, Python cannot import the module
     sys.modules.setdefault("openvino_telemetry", blocked)
@@ -224,10 +196,7 @@ def import_openvino() -> ModuleType:
 
 
 def _draw_probe(size: int) -> np.ndarray:
-    """Draws one cell per class: float32 [15, size, size, 3].
-
-    Noise would not do: a trained network answers it with probabilities of 0 and 1.
-    """
+    """Draws one cell per class, [15, size, size, 3]; for noise, probabilities are 0 or 1."""
     import tensorflow as tf
 
     from tfds_aml.synthetic_smear.drawing import draw_cell

@@ -12,11 +12,8 @@ def crop_center(images: Any, side: int) -> Any:
     negative for smaller images.
 
     Args:
-      images: tensor [batch, height, width, channels].
+      images: tensor [batch, height, width, channels]; the result has the same dtype.
       side: Side of the square in pixels.
-
-    Returns:
-      Tensor [batch, side, side, channels] of the same dtype.
     """
     from keras import ops  # not above: the import of Keras registers layers, which import this file
 

@@ -40,27 +40,21 @@ def compile_model(
             warmup_target=settings.learning_rate if warmup else None,
             warmup_steps=warmup,
         )
-    ema: dict[str, Any] = {}
-    if settings.ema_momentum is not None:
-        ema = {"use_ema": True, "ema_momentum": settings.ema_momentum}
+    momentum = settings.ema_momentum
+    ema: dict[str, Any] = {"use_ema": True, "ema_momentum": momentum} if momentum else {}
     if settings.name == "adamw":
         optimizer = AdamW(rate, weight_decay=settings.weight_decay, **ema)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     else:
         optimizer = Adam(rate, **ema)
-    loss: keras.losses.Loss = keras.losses.CategoricalCrossentropy(
-        label_smoothing=settings.label_smoothing
-    )
+    smoothing = settings.label_smoothing
+    loss: keras.losses.Loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
     if settings.logit_adjustment:
         assert shares is not None
-        loss = AdjustedCrossentropy(shares, settings.label_smoothing)
+        loss = AdjustedCrossentropy(shares, smoothing)
     spare_bias_gradients(model)
-    model.compile(
-        optimizer,
-        loss=loss,
-        metrics=["accuracy"],
-        jit_compile=_resolve_auto(config.train.jit_compile, on_gpu=True, on_cpu=False),
-    )
+    jit_compile = _resolve_auto(config.train.jit_compile, on_gpu=True, on_cpu=False)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit_compile)
     return model
 
 
@@ -79,8 +73,7 @@ def build_or_resume(
     network = make_network(config, policy)
     network.get_layer(SCALING).field = config.model.input_size  # batches are cropped already
     model = compile_model(network, config, steps, shares)
-    last = workdir / LAST
-    done = 0
+    last, done = workdir / LAST, 0
     if last.exists():
         try:
             # Under another policy Keras would drop float16's loss scaling, and then the optimizer's
@@ -95,16 +88,11 @@ def build_or_resume(
             ) from error
         # Copy only the values: a saved optimizer has forgotten which weights have no decay.
         model.optimizer.build(model.trainable_variables)
-        _copy_values(saved.variables, model.variables)
-        _copy_values(saved.optimizer.variables, model.optimizer.variables)
+        callbacks.copy_values(saved.variables, model.variables)
+        callbacks.copy_values(saved.optimizer.variables, model.optimizer.variables)
         print(f"resuming {workdir} after epoch {done}")
     callbacks.truncate_log(workdir, done)
     return model, done
-
-
-def _copy_values(sources: list[Any], targets: list[Any]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.assign(source)
 
 
 def _resolve_auto(setting: Any, on_gpu: Any, on_cpu: Any) -> Any:

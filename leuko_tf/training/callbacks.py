@@ -57,9 +57,9 @@ class StopOnNaN(keras.callbacks.Callback):
         loss = (logs or {})["loss"]
         if not math.isfinite(loss):
             raise UserError(
-                f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. "
-                "Models of earlier epochs are saved. Try a lower optimizer.learning_rate in a new "
-                "work folder."
+                f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. Models of "
+                "earlier epochs are saved. In a new work folder, try a lower "
+                "optimizer.learning_rate."
             )
 
 
@@ -76,12 +76,13 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         seconds = time.monotonic() - self._start
-        entry = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
-        entry["learning_rate"] = float(
-            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        )
-        entry["seconds"] = round(seconds, 3)
-        entry["images_per_second"] = round(self._images / seconds, 1)
+        entry = {
+            "epoch": epoch + 1,
+            **{name: float(value) for name, value in (logs or {}).items()},
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self._images / seconds, 1),
+        }
         with self._file.open("a") as log:
             log.write(json.dumps(entry) + "\n")
 
@@ -149,21 +150,21 @@ def make_callbacks(
 
 def copy_for_inference(trained: keras.Model, inference_model: keras.Model) -> None:
     """Copies the weights; the averaged ones if the optimizer keeps an average."""
-    for target, source in zip(inference_model.variables, trained.variables, strict=True):
-        target.assign(source)
+    copy_values(trained.variables, inference_model.variables)
     optimizer = getattr(trained.optimizer, "inner_optimizer", trained.optimizer)
     if optimizer.use_ema:
         averages = optimizer._model_variables_moving_average  # not public in Keras
-        for target, average in zip(inference_model.trainable_variables, averages, strict=True):
-            target.assign(average)
+        copy_values(averages, inference_model.trainable_variables)
+
+
+def copy_values(sources: list[Any], targets: list[Any]) -> None:
+    """Copies the values of variables."""
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)
 
 
 def read_epochs_done(last: Path) -> int:
-    """Reads the number of trained epochs from a `last.keras`.
-
-    Raises:
-      UserError: if the file is damaged or was not written by a training.
-    """
+    """Reads the number of trained epochs from a `last.keras`; `UserError` if it is damaged."""
     try:
         with zipfile.ZipFile(last) as file:
             return int(file.read(EPOCHS_DONE))
@@ -174,10 +175,8 @@ def read_epochs_done(last: Path) -> int:
 def read_log(workdir: Path) -> list[dict[str, Any]]:
     """Reads the log, oldest epoch first, without a last line that a kill has cut off."""
     file = workdir / LOG
-    if not file.exists():
-        return []
     entries = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text().splitlines() if file.exists() else []:
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:

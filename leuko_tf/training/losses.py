@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 
 
 @keras.saving.register_keras_serializable(package="leuko_tf")
@@ -17,11 +16,8 @@ class AdjustedCrossentropy(keras.losses.Loss):
     Args:
       shares: Shares of the classes among the samples, 0 to 1. A class without samples has the
         weight 1, so that the network learns that it is the least likely.
-      label_smoothing: 0 to below 1, as in `keras.losses.CategoricalCrossentropy`.
-
-    Call arguments:
-      y_true: float [batch, classes], one-hot.
-      y_pred: float [batch, classes], probabilities.
+      label_smoothing: 0 to below 1, as in `keras.losses.CategoricalCrossentropy`. Likewise the
+        call arguments are one-hot labels and probabilities, [batch, classes].
     """
 
     def __init__(self, shares: list[float], label_smoothing: float = 0.0, **others: Any):
@@ -30,17 +26,12 @@ class AdjustedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        shares = np.array(self.shares)
-        weights = np.where(shares > 0, shares, 1.0)
+        weights = [share if share > 0 else 1.0 for share in self.shares]
         weighted = y_pred * keras.ops.convert_to_tensor(weights, y_pred.dtype)
         # Keras divides the probabilities by their sum.
-        return keras.losses.categorical_crossentropy(
-            y_true, weighted, label_smoothing=self.label_smoothing
-        )
+        smoothing = self.label_smoothing
+        return keras.losses.categorical_crossentropy(y_true, weighted, label_smoothing=smoothing)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "shares": self.shares,
-            "label_smoothing": self.label_smoothing,
-        }
+        own = {"shares": self.shares, "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), **own}
