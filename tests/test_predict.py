@@ -60,7 +60,7 @@ class TestImages:
             find_images([tmp_path])
         with pytest.raises(UserError, match="No file or folder"):
             find_images([tmp_path / "nothing"])
-        with pytest.raises(UserError, match=r"called a\.tiff"):
+        with pytest.raises(UserError, match=r"have the id a\.tiff"):
             find_images([folder, folder])
 
     def test_pixels_are_pillows(self, folder: Path) -> None:
