@@ -160,7 +160,7 @@ class TestArguments:
         assert {n.momentum for n in norms} == {0.5}
 
     def test_a_cardinality_that_does_not_divide_the_width_is_refused_with_both_numbers(self):
-        with pytest.raises(ValueError, match="Received: cardinality=5, width=128"):
+        with pytest.raises(ValueError, match="cardinality=5 must divide width=128"):
             build_resnext(cardinality=5)
 
     def test_an_activation_that_keras_lacks_is_bad_input(self):
