@@ -1,11 +1,15 @@
 """Options of the commands that run a model, and the cells of a data set that they choose."""
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from leuko_tf.cli import UserError
 from leuko_tf.files import CONFIG
 from leuko_tf.provenance import describe_model
+
+if TYPE_CHECKING:
+    from leuko_tf.config import DataConfig
 
 
 def add_cell_arguments(parser: Any) -> None:
@@ -61,36 +65,39 @@ def check_pixel_size(side: float | None) -> None:
 def select_cells(arguments: argparse.Namespace) -> tuple[str, str | None, list[int]]:
     """Returns data set, its folder (None is TFDS' default) and folds; defaults are the training's.
 
-    The training's folder and fold are used for the training's data set only. They come from the
-    `config.yaml` beside the model, or else from the facts inside its file. Raises a `UserError` if
-    data set or split are neither given nor known, or a fold does not exist.
+    The training's folder and fold are used for the training's data set only. The model's file tells
+    data set and fold, or else the `config.yaml` beside it, which also tells the folder. Raises a
+    `UserError` if data set or split are neither given nor known, or a fold does not exist.
     """
     dataset, data_dir, split = arguments.dataset, arguments.data_dir, arguments.split
-    config_file = arguments.model.parent / CONFIG
-    if config_file.is_file():
-        from leuko_tf.config import load_config
-
-        trained = load_config(config_file).data
-        if dataset in (None, trained.dataset):
-            dataset, data_dir = trained.dataset, data_dir or trained.data_dir
-            split = split or f"fold_{trained.held_out_fold}"
-    else:
-        facts = describe_model(arguments.model)
-        if dataset is None or dataset == (facts.trained_on or "").rpartition("/")[0]:
-            dataset = dataset or facts.trained_on
-            split = split or (f"fold_{facts.held_out_fold}" if facts.held_out_fold else None)
-        if not dataset or not split:
-            raise UserError(
-                f"{arguments.model} does not tell what it was trained on: give --dataset and "
-                "--split."
-            )
+    facts, trained = describe_model(arguments.model), _read_data_config(arguments.model.parent)
+    name = (facts.trained_on or "").rpartition("/")[0]  # without its version
+    own, folder, fold = facts.trained_on, None, facts.held_out_fold
+    if trained and name in ("", trained.dataset):
+        own, folder, fold = trained.dataset, trained.data_dir, fold or trained.held_out_fold
+    if not own and not (dataset and split):
+        raise UserError(
+            f"{arguments.model} does not tell what it was trained on: give --dataset and --split."
+        )
+    if dataset in (None, own, name):
+        dataset, data_dir = dataset or own, data_dir or folder
+        split = split or (f"fold_{fold}" if fold else None)
     if not split:
         raise UserError(
-            f"{dataset} is not the data set of the training: give --split, such as "
-            "fold_1+fold_2+fold_3+fold_4+fold_5."
+            f"{dataset} has no fold that the training is known to have held out: give --split, "
+            "such as fold_1+fold_2+fold_3+fold_4+fold_5."
         )
     known = {f"fold_{k}": k for k in range(1, 6)}
     names = {*split.split("+")}
     if not names <= known.keys():
         raise UserError(f"--split takes fold_1 to fold_5, joined by +. Received: {split}")
     return dataset, data_dir, sorted(known[name] for name in names)
+
+
+def _read_data_config(workdir: Path) -> "DataConfig | None":
+    """The data settings of the training in a work folder; None without `config.yaml`."""
+    if not (workdir / CONFIG).is_file():
+        return None
+    from leuko_tf.config import load_config
+
+    return load_config(workdir / CONFIG).data

@@ -11,7 +11,8 @@ import pytest
 from leuko_tf.cell_selection import select_cells
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
-from leuko_tf.files import BEST, LAST, RUN
+from leuko_tf.config import load_config, save_config
+from leuko_tf.files import BEST, CONFIG, LAST, RUN
 from leuko_tf.provenance import KERAS_CONFIG, describe_model, facts_of_run, read_run
 
 
@@ -65,8 +66,18 @@ def test_its_cells_are_those_that_it_has_not_seen(copied: Path) -> None:
     asked.dataset = "aml_cytomorphology_lmu/complete"
     assert select_cells(asked)[2] == [1]
     asked.dataset = "pbc_barcelona"
-    with pytest.raises(UserError, match="give --dataset and --split"):
+    with pytest.raises(UserError, match="give --split"):
         select_cells(asked)
+
+
+def test_a_model_in_another_trainings_folder_is_asked_about_its_own_fold(copied: Path) -> None:
+    for settings, expected in (
+        (["data.held_out_fold=3"], ("aml_cytomorphology_lmu/complete", None, [1])),
+        (["data.dataset=pbc_barcelona"], ("aml_cytomorphology_lmu/complete/1.0.0", None, [1])),
+    ):
+        save_config(load_config("demo.yaml", settings), copied.parent / CONFIG)
+        asked = Namespace(model=copied, dataset=None, data_dir=None, split=None)
+        assert select_cells(asked) == expected
 
 
 def test_models_of_older_versions_are_told_by_their_work_folder(
