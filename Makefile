@@ -53,7 +53,7 @@ setup:
 	if ! $$found -m venv .venv; then rm -rf .venv; \
 	  echo "error: $$found cannot make an environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; fi; \
 	touch $(MADE_FROM); \
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock; \
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .; \
 	$(INPUTS) > $(MADE_FROM)
 

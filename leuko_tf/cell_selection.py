@@ -19,8 +19,8 @@ def add_cell_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--data-dir",
-        help="folder that it was built in (default: that of the training; TFDS' own for another "
-        "data set)",
+        help="folder that it was built in (default: that of the training, if its config.yaml lies "
+        "beside the model; else TFDS' own)",
     )
     parser.add_argument(
         "--split",
@@ -71,15 +71,15 @@ def select_cells(arguments: argparse.Namespace) -> tuple[str, str | None, list[i
     """
     dataset, data_dir, split = arguments.dataset, arguments.data_dir, arguments.split
     facts, trained = describe_model(arguments.model), _read_data_config(arguments.model.parent)
-    name = (facts.trained_on or "").rpartition("/")[0]  # without its version
-    own, folder, fold = facts.trained_on, None, facts.held_out_fold
+    name = (facts.trained_on or "").rpartition("/")[0]  # TFDS takes no version there
+    own, folder, fold = name or None, None, facts.held_out_fold
     if trained and name in ("", trained.dataset):
         own, folder, fold = trained.dataset, trained.data_dir, fold or trained.held_out_fold
     if not own and not (dataset and split):
         raise UserError(
             f"{arguments.model} does not tell what it was trained on: give --dataset and --split."
         )
-    if dataset in (None, own, name):
+    if dataset in (None, own):
         dataset, data_dir = dataset or own, data_dir or folder
         split = split or (f"fold_{fold}" if fold else None)
     if not split:

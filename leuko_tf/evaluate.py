@@ -147,7 +147,7 @@ def format_summary(metrics: "Metrics") -> str:
 
 
 def _format_line(title: str, value: str, interval: str, mean: str, sd: str) -> str:
-    return f"  {title:<30}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
+    return f"  {title:<32}{value:>10}{interval:>19}{mean:>14}{sd:>9}".rstrip()
 
 
 def check_options(arguments: argparse.Namespace) -> tuple[dict[str, Path], int]:

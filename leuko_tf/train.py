@@ -85,10 +85,12 @@ def train(config: Config, workdir: Path, verbose: int | str = "auto") -> None:
         scaling = network.get_layer(SCALING)
         scaling.pixel_size_um = config.data.resample_to_um or images_um
         scaling.trained = facts_of_run(run).to_json()
+    per_class = config.data.samples_per_class
     kind = "SYNTHETIC cells" if dataset["synthetic"] else "cells"
     print(
         f"training on {len(training):,} {kind}, validating on {len(validation):,}; fold {held_out} "
         f"held out; {steps} steps of {config.data.batch_size} per epoch"
+        + (f" ({per_class} samples of each class)" if per_class else "")
     )
 
     validates = len(validation) > 0

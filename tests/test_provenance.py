@@ -7,12 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from running import run_module
 
 from leuko_tf.cell_selection import select_cells
 from leuko_tf.classes import CODES
 from leuko_tf.cli import UserError
 from leuko_tf.config import load_config, save_config
-from leuko_tf.files import BEST, CONFIG, LAST, RUN
+from leuko_tf.files import BEST, CONFIG, LAST, METRICS, RUN
 from leuko_tf.provenance import KERAS_CONFIG, describe_model, facts_of_run, read_run
 
 
@@ -60,9 +61,19 @@ def test_a_model_saved_again_in_a_notebook_still_knows(copied: Path, tmp_path: P
     assert describe_model(tmp_path / "again.keras").class_counts
 
 
+def test_a_copied_model_is_evaluated_on_the_cells_that_it_has_not_seen(
+    copied: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    words = ("--model", copied, "--data-dir", data_dir, "--out", tmp_path, "--bootstrap", 0)
+    done = run_module("leuko_tf.evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    source = json.loads((tmp_path / METRICS).read_text())["source"]
+    assert (source["split"], source["held_out"]) == ("fold_1", True)
+
+
 def test_its_cells_are_those_that_it_has_not_seen(copied: Path) -> None:
     asked = Namespace(model=copied, dataset=None, data_dir="/d", split=None)
-    assert select_cells(asked) == ("aml_cytomorphology_lmu/complete/1.0.0", "/d", [1])
+    assert select_cells(asked) == ("aml_cytomorphology_lmu/complete", "/d", [1])
     asked.dataset = "aml_cytomorphology_lmu/complete"
     assert select_cells(asked)[2] == [1]
     asked.dataset = "pbc_barcelona"
@@ -73,7 +84,7 @@ def test_its_cells_are_those_that_it_has_not_seen(copied: Path) -> None:
 def test_a_model_in_another_trainings_folder_is_asked_about_its_own_fold(copied: Path) -> None:
     for settings, expected in (
         (["data.held_out_fold=3"], ("aml_cytomorphology_lmu/complete", None, [1])),
-        (["data.dataset=pbc_barcelona"], ("aml_cytomorphology_lmu/complete/1.0.0", None, [1])),
+        (["data.dataset=pbc_barcelona"], ("aml_cytomorphology_lmu/complete", None, [1])),
     ):
         save_config(load_config("demo.yaml", settings), copied.parent / CONFIG)
         asked = Namespace(model=copied, dataset=None, data_dir=None, split=None)

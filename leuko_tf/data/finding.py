@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SYNTHETIC_MARK = "SYNTHETIC.json"  # in the folder of every synthetic smear
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 
 def walk_images(folder: Path, *, follow_links: bool) -> Iterator[Path]:
-    """Yields the image files below a folder, in no particular order; skips hidden ones.
+    """Yields the image files below a folder, in no particular order.
+
+    Skips hidden files and folders, and the masks of a synthetic smear, which are no cells.
 
     Args:
       folder: searched with its subfolders.
@@ -16,7 +19,8 @@ def walk_images(folder: Path, *, follow_links: bool) -> Iterator[Path]:
     """
     visited = set()
     for place, folders, names in os.walk(folder, followlinks=follow_links):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        skipped = ("masks",) if SYNTHETIC_MARK in names else ()
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in skipped]
         if os.path.realpath(place) in visited:
             folders.clear()  # a link to a folder above
             continue

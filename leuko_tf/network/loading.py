@@ -22,6 +22,8 @@ def load_model(file: Path) -> keras.Model:
       UserError: if the file is missing or not a `.keras` file, or the model is not of this project
         or computes in mixed precision.
     """
+    if file.is_dir():
+        raise UserError(f"{file} is a folder. Name a .keras file, such as a best.keras.")
     if not file.is_file():
         raise UserError(f"No model {file}. A training writes best.keras into its work folder.")
     try:
