@@ -45,10 +45,53 @@ SLOW_FIXTURES = {
     "wheel",
 }
 
+# Files whose tests mostly start commands, build networks, or draw many pictures.
+SLOW_FILES = {
+    "aml_cytomorphology_lmu_dataset_builder_test.py",
+    "pbc_barcelona_dataset_builder_test.py",
+    "test_barcelona_build.py",
+    "test_batching.py",
+    "test_bench.py",
+    "test_black_box.py",
+    "test_bootstrap.py",
+    "test_build.py",
+    "test_commands.py",
+    "test_decoding.py",
+    "test_docs.py",
+    "test_evaluate.py",
+    "test_examiners.py",
+    "test_export.py",
+    "test_focus.py",
+    "test_folding.py",
+    "test_gallery.py",
+    "test_import_2019.py",
+    "test_layers.py",
+    "test_loadtest.py",
+    "test_losses.py",
+    "test_optimizers.py",
+    "test_packaging.py",
+    "test_precision.py",
+    "test_report.py",
+    "test_resnext.py",
+    "test_saliency.py",
+    "test_serving_client.py",
+    "test_serving_local_server.py",
+    "test_synthetic_smear.py",
+    "test_tfds_command.py",
+    "test_train.py",
+}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Does not even import slow files for `-m "not slow"`."""
+    fast = config.option.markexpr == "not slow"
+    return True if fast and collection_path.name in SLOW_FILES else None
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        if item.path.name in SLOW_FILES or SLOW_FIXTURES.intersection(fixtures):
             item.add_marker(pytest.mark.slow)
 
 

@@ -23,6 +23,7 @@ def files(smear: Path) -> list[str]:
     return [str(file) for file in sorted((smear / "BAS").iterdir())[:3]]
 
 
+@pytest.mark.slow
 def test_the_import_is_light_and_the_names_are_there() -> None:
     program = (
         "import sys, leuko_tf\n"
@@ -38,6 +39,7 @@ def test_the_import_is_light_and_the_names_are_there() -> None:
         leuko_tf.fit  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["view", "layers", "resnext", "convolution", "loading"])
 def test_modules_of_the_network_may_be_imported_first(module: str) -> None:
     """Keras, once imported, registers the layers: that must not need a half-imported module."""
