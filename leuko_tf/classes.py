@@ -73,5 +73,7 @@ UNCERTAIN = "UNC"  # the examiner could not assign a class
 NOT_REANNOTATED = "none"  # written `nan` in annotations.dat
 REANNOTATIONS: tuple[str, ...] = (*CODES, UNCERTAIN, NOT_REANNOTATED)
 
+# File that marks the folder of a synthetic smear.
+SYNTHETIC_MARK = "SYNTHETIC.json"
 # Stands beside every answer of a network that was trained on drawn cells.
 SYNTHETIC_REMARK = "The network was trained on SYNTHETIC cells: it knows nothing of real ones."

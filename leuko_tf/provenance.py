@@ -247,8 +247,10 @@ def _read_carried_facts(file: Path) -> ModelFacts | None:
         facts = layer["trained"]
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
         return None  # `load_model` tells what is wrong with a file
+    if not isinstance(facts, dict):  # None in models of older versions
+        return None
     known = {each.name for each in fields(ModelFacts)}
-    facts = {name: value for name, value in (facts or {}).items() if name in known}
+    facts = {name: value for name, value in facts.items() if name in known}
     return ModelFacts(**facts) if facts else None
 
 

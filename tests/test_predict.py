@@ -53,6 +53,13 @@ class TestImages:
         one = folder / "a.tiff"
         assert find_images([one]) == {one.as_posix(): one}
 
+    def test_masks_of_a_synthetic_smear_are_no_cells(self, smear: Path, tmp_path: Path) -> None:
+        assert (smear / "masks").is_dir()
+        assert not [image_id for image_id in find_images([smear]) if image_id.startswith("masks")]
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "masks" / "a.png").touch()
+        assert [*find_images([tmp_path])] == ["masks/a.png"]  # another's folder of that name
+
     def test_nothing_found_and_doubled_names_are_refused(
         self, folder: Path, tmp_path: Path
     ) -> None:

@@ -1,10 +1,11 @@
-"""Finds image files in folders. Imports only the standard library: the serving client uses it."""
+"""Finds image files in folders. Imports no other package: the serving client uses it."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-SYNTHETIC_MARK = "SYNTHETIC.json"  # in the folder of every synthetic smear
+from leuko_tf.classes import SYNTHETIC_MARK
+
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leuko_tf.classes import CODES, NOT_REANNOTATED, UNCERTAIN
+from leuko_tf.classes import CODES, NOT_REANNOTATED, SYNTHETIC_MARK, UNCERTAIN
 from tfds_aml.cells import Annotation, Cell
 from tfds_aml.folders import LEVELS_BELOW, list_folders
 from tfds_aml.folds import ASSIGNED_FOLDS, FOLDS, assign_folds
@@ -18,7 +18,7 @@ from tfds_aml.problems import BadDownloadError, Problems
 
 ANNOTATIONS = "annotations.dat"
 FOLD_FOLDER = "folds"
-SYNTHETIC_MARK = "SYNTHETIC.json"
+
 LINE_FORMAT = reprlib.Repr()
 LINE_FORMAT.maxstring = 80  # characters; the middle of a longer line is omitted
 NAN = "nan"  # in annotations.dat: not re-annotated

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from leuko_tf.classes import CLASSES, CellClass
-from tfds_aml.aml_cytomorphology_lmu.download import SYNTHETIC_MARK
+from leuko_tf.classes import CLASSES, SYNTHETIC_MARK, CellClass
 
 THUMBNAIL = 112
 PER_CLASS = 6

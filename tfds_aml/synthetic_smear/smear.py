@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from leuko_tf.classes import CLASSES, CODES, INDEX, UNCERTAIN
-from tfds_aml.aml_cytomorphology_lmu.download import ANNOTATIONS, NAN, SYNTHETIC_MARK
+from leuko_tf.classes import CLASSES, CODES, INDEX, SYNTHETIC_MARK, UNCERTAIN
+from tfds_aml.aml_cytomorphology_lmu.download import ANNOTATIONS, NAN
 from tfds_aml.synthetic_smear.drawing import SIDE, draw_cell
 from tfds_aml.synthetic_smear.examiners import REANNOTATED_SHARE, reannotate
 
